@@ -1,0 +1,175 @@
+"""Execute one run: load, strip the labels, fit, evaluate, write the folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphclust.data import load
+from graphclust.graph import InputError, as_graph
+from graphclust.methods import get_method
+from graphclust.metrics import evaluate
+from graphclust.monitor import Monitor, Silent
+from graphclust.runs.record import RunConfig, RunRecord
+from graphclust.runs.store import RunDir, save_array
+
+# Above this many stored labels (epochs x nodes) the trace keeps every second epoch, and so on.
+TRACE_LIMIT = 20_000_000
+
+
+class Trace:
+    """A monitor that keeps the partition of each epoch for the after-the-fact curves, and passes all on."""
+
+    def __init__(self, n: int, checkpoint: Path | None, inner: Monitor) -> None:
+        self.checkpoint = checkpoint
+        self.labels: list[np.ndarray] = []
+        self.epochs: list[int] = []
+        self._n, self._inner, self._stride = n, inner, 1
+
+    def start(self, total: int, what: str) -> None:
+        """Pick the stride that keeps the trace within its limit."""
+        self._stride = max(1, -(-total * self._n // TRACE_LIMIT))
+        self._inner.start(total, what)
+
+    def step(self, step: int, values: dict[str, float], labels: Callable[[], np.ndarray] | None = None) -> None:
+        """Keep the partition, if the method shows one."""
+        if labels is not None and step % self._stride == 0:
+            self.labels.append(np.asarray(labels(), dtype=np.int16))
+            self.epochs.append(step)
+        self._inner.step(step, values, labels)
+
+
+def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, *, raises: bool = False) -> RunRecord:
+    """Run ``config`` in ``run_dir`` unless it is finished there already; a failure becomes a record with its error.
+
+    Parameters
+    ----------
+    config : what to run
+    run_dir : where; it must be free, or hold a run of the same config
+    monitor : watcher for a progress display
+    raises : raise the error after recording it
+
+    Raises
+    ------
+    InputError
+        Before anything is written: unknown method or parameter, a folder with another config's run.
+    """
+    config = config.resolved()
+    done = run_dir.record()
+    run_dir.open(config)
+    if done is not None and done.status == "finished":
+        return done
+    record = RunRecord(
+        id=config.run_id, status="running", config=config, started=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(), git_commit=_git_commit(),
+    )
+    run_dir.write_record(record)
+    try:
+        _fit_and_evaluate(config, run_dir, record, monitor or Silent())
+        record.status = "finished"
+    except Exception as e:
+        record.status = "failed"
+        record.error = {"type": type(e).__name__, "message": str(e), "traceback": traceback.format_exc()}
+        if raises:
+            raise
+    finally:
+        if record.status != "running":  # an interrupted run stays "running": it is taken up again
+            run_dir.write_record(record)
+    return record
+
+
+def resolve_k(config: RunConfig, data: Any) -> tuple[int | None, str]:
+    """The ``n_clusters`` to give the method, and where it comes from: "given", "data" or "method"."""
+    cls = get_method(config.method)
+    takes_k = "n_clusters" in inspect.signature(cls).parameters
+    if config.n_clusters is not None:
+        if not takes_k:
+            raise InputError(f"{config.method} finds the number of clusters itself; leave out -k")
+        return config.n_clusters, "given"
+    if takes_k and cls.needs_k and getattr(data, "k", None) is not None:
+        return int(data.k), "data"
+    return None, "method"
+
+
+def set_threads(threads: int) -> None:
+    """Bound the threads of torch and of the BLAS and OpenMP pools of this process."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _fit_and_evaluate(config: RunConfig, run_dir: RunDir, record: RunRecord, inner: Monitor) -> None:
+    cls = get_method(config.method)
+    set_threads(config.threads)
+    clock = time.perf_counter()
+    data = load(config.data)
+    y = data.y.numpy() if getattr(data, "y", None) is not None else None
+    graph = as_graph(data)  # from here on the method sees features and edges only: the labels stay behind
+    record.timings["load"] = time.perf_counter() - clock
+    record.n_nodes, record.n_edges = graph.n, graph.m
+    k, record.k_source = resolve_k(config, data)  # type: ignore[assignment]
+    params = dict(config.params, random_state=config.seed)
+    if "n_clusters" in inspect.signature(cls).parameters:
+        params["n_clusters"] = k
+    clusterer = cls(**params)
+    trace = Trace(graph.n, run_dir.path / "checkpoint.pt" if cls.trains else None, inner)
+    clock, cpu = time.perf_counter(), time.process_time()
+    clusterer.fit(graph, monitor=trace)
+    record.timings["fit"] = time.perf_counter() - clock
+    record.timings["fit_cpu"] = time.process_time() - cpu
+    record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    record.device = str(getattr(clusterer, "device_", "cpu"))
+    record.n_clusters, record.chosen = clusterer.n_clusters_, clusterer.chosen_
+    clock = time.perf_counter()
+    record.metrics = evaluate(clusterer.labels_, y, graph)
+    _write_results(clusterer, run_dir, trace)
+    if y is not None and trace.labels:
+        record.oracle = _oracle(trace, y, run_dir)
+    record.timings["evaluate"] = time.perf_counter() - clock
+
+
+def _write_results(clusterer: Any, run_dir: RunDir, trace: Trace) -> None:
+    save_array(run_dir.path / "labels.npy", clusterer.labels_)
+    if clusterer.embedding_ is not None:
+        save_array(run_dir.path / "embedding.npy", np.asarray(clusterer.embedding_, dtype=np.float32))
+    if clusterer.history_:
+        run_dir.write_history(clusterer.history_)
+    if hasattr(clusterer, "save"):
+        clusterer.save(run_dir.path / "model")
+    if trace.checkpoint is not None:
+        trace.checkpoint.unlink(missing_ok=True)
+
+
+def _oracle(trace: Trace, y: np.ndarray, run_dir: RunDir) -> dict[str, float]:
+    """Each metric's best epoch, chosen with the labels (what the papers' code reports), and the curves."""
+    names = ["acc", "nmi", "ari", "f1"]
+    curves = [evaluate(labels, y, names=names) for labels in trace.labels]
+    columns = np.array([[c[name] for name in names] for c in curves])
+    save_array(run_dir.path / "epoch_metrics.npy", np.column_stack((trace.epochs, columns)))
+    return {f"oracle_{name}": float(columns[:, i].max()) for i, name in enumerate(names)}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
+
+
+def _git_commit() -> str | None:
+    done = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+                          capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
