@@ -1,0 +1,131 @@
+"""The table of data sets that have a name, and the errors for names that are not in it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from graphclust.graph import InputError
+
+
+class Entry(BaseModel, frozen=True):
+    """One named data set.
+
+    ``n`` nodes, ``m`` undirected edges after the default policy, ``d`` features, ``k`` classes that the set declares;
+    None where it depends on parameters. ``fetchable``: ``graphclust data fetch`` can bring it.
+    """
+
+    name: str
+    kind: Literal["embedded", "generator", "archive", "pyg", "file"]
+    n: int | None = None
+    m: int | None = None
+    d: int | None = None
+    k: int | None = None
+    source: str
+    licence: str
+    fetchable: bool = False
+    note: str = ""
+
+
+_PLANETOID = "Sen et al. 2008, split of Yang et al. 2016 (arXiv 1603.08861)"
+_PITFALLS = "Shchur et al. 2018 (arXiv 1811.05868)"
+_SDCN = "Bo et al. 2020 (arXiv 2002.01633)"
+_OWN_COPY = "no archive to fetch: put NAME.npz in the folder that GRAPHCLUST_DATA names"
+_OPEN = "research use; no licence stated by the source"
+
+_ENTRIES = [
+    Entry(name="debtopics13", kind="embedded", n=3399, m=5705, d=703, k=13, source="Debian bookworm package index",
+          licence="package metadata (facts)", note="packages, dependencies, archive sections, description words"),
+    Entry(name="karate", kind="embedded", n=34, m=78, k=2, source="Zachary 1977 (DOI 10.1086/jar.33.4.3629752)",
+          licence="BSD-3-Clause (networkx)", note="weighted; classes: the club's two factions"),
+    Entry(name="digits-knn", kind="embedded", n=1797, d=64, k=10, source="UCI optdigits, scikit-learn's copy",
+          licence="CC BY 4.0", note="symmetric nearest-neighbour graph; parameter k=5"),
+    Entry(name="sbm", kind="generator", source="Holland et al. 1983 (DOI 10.1016/0378-8733(83)90021-7)",
+          licence="generated", note="n, k, p_in, p_out or degree_in, degree_out, sizes, seed"),
+    Entry(name="dcsbm", kind="generator", source="Karrer and Newman 2011 (arXiv 1008.3926)", licence="generated",
+          note="as sbm, exponent, max_ratio"),
+    Entry(name="lfr", kind="generator", source="Lancichinetti et al. 2008 (arXiv 0805.4770)", licence="generated",
+          note="n, mu, tau1, tau2, average_degree, max_degree, min_community, max_community, seed"),
+    Entry(name="asbm", kind="generator", source="Deshpande et al. 2018 (arXiv 1807.09596)", licence="generated",
+          note="as sbm, d, features=gaussian|binary, signal, noise"),
+    Entry(name="hsbm", kind="generator", source="Dreveton et al. 2023 (arXiv 2306.00833)", licence="generated",
+          note="depth, arity, leaf_size, a_leaf, beta, seed"),
+    Entry(name="cora", kind="archive", n=2708, m=5278, d=1433, k=7, source=_PLANETOID, licence=_OPEN, fetchable=True),
+    Entry(name="citeseer", kind="archive", n=3327, m=4552, d=3703, k=6, source=_PLANETOID, licence=_OPEN,
+          fetchable=True, note="48 isolated nodes"),
+    Entry(name="pubmed", kind="archive", n=19717, m=44324, d=500, k=3, source=_PLANETOID, licence=_OPEN,
+          fetchable=True),
+    Entry(name="amazon_photo", kind="pyg", n=7650, m=119081, d=745, k=8, source=_PITFALLS, licence=_OPEN,
+          fetchable=True),
+    Entry(name="amazon_computers", kind="pyg", n=13752, m=245861, d=767, k=10, source=_PITFALLS, licence=_OPEN,
+          fetchable=True),
+    Entry(name="coauthor_cs", kind="pyg", n=18333, m=81894, d=6805, k=15, source=_PITFALLS, licence=_OPEN,
+          fetchable=True),
+    Entry(name="coauthor_physics", kind="pyg", n=34493, m=247962, d=8415, k=5, source=_PITFALLS, licence=_OPEN,
+          fetchable=True),
+    Entry(name="wikics", kind="pyg", n=11701, d=300, k=10, source="Mernyei and Cangea 2020 (arXiv 2007.02901)",
+          licence="MIT", fetchable=True),
+    Entry(name="blogcatalog", kind="pyg", n=5196, d=8189, k=6, source="Yang et al. 2020 (arXiv 2009.00826)",
+          licence=_OPEN, fetchable=True),
+    Entry(name="flickr", kind="pyg", n=7575, d=12047, k=9, source="Yang et al. 2020 (arXiv 2009.00826)",
+          licence=_OPEN, fetchable=True),
+    Entry(name="acm", kind="file", n=3025, m=13128, d=1870, k=3, source=_SDCN, licence=_OPEN, note=_OWN_COPY),
+    Entry(name="dblp", kind="file", n=4057, m=3528, d=334, k=4, source=_SDCN, licence=_OPEN, note=_OWN_COPY),
+    Entry(name="usps", kind="file", n=9298, m=21452, d=256, k=10, source=_SDCN, licence=_OPEN, note=_OWN_COPY),
+]
+
+CATALOGUE: dict[str, Entry] = {e.name: e for e in _ENTRIES}
+
+
+def data_names() -> list[str]:
+    """The names that :func:`graphclust.data.load` knows, in the catalogue's order."""
+    return list(CATALOGUE)
+
+
+def unknown_name(name: str) -> InputError:
+    """The refusal of a name that is neither in the catalogue nor a file, with the nearest name and the whole list."""
+    near = difflib.get_close_matches(name.lower(), CATALOGUE, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return InputError(
+        f"unknown data set {name!r}{hint} Known: {', '.join(CATALOGUE)}; 'pyg:Class/Name' asks torch_geometric; "
+        "a file is given by its path"
+    )
+
+
+def check_params(name: str, given: dict[str, object], allowed: list[str]) -> None:
+    """Refuse parameters that ``name`` does not take, with the nearest one."""
+    for key in given:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            words = ", ".join(allowed) if allowed else "none"
+            raise InputError(f"{name} has no parameter {key!r}{hint}; it takes: {words}")
+
+
+def data_folder() -> Path | None:
+    """The user's own folder of data sets, searched first: the environment variable GRAPHCLUST_DATA."""
+    value = os.environ.get("GRAPHCLUST_DATA")
+    return Path(value).expanduser() if value else None
+
+
+def local_copy(name: str) -> Path | None:
+    """``NAME.npz`` or ``graphs/NAME.npz`` in :func:`data_folder`."""
+    folder = data_folder()
+    if folder is None or "/" in name:
+        return None
+    return next((p for p in (folder / f"{name}.npz", folder / "graphs" / f"{name}.npz") if p.is_file()), None)
+
+
+def cache_folder() -> Path:
+    """Where fetched sets are kept: ``$XDG_CACHE_HOME/graphclust``, or ``~/.cache/graphclust``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "graphclust"
+
+
+def offline() -> bool:
+    """True when GRAPHCLUST_OFFLINE forbids downloads."""
+    return os.environ.get("GRAPHCLUST_OFFLINE", "") not in ("", "0")

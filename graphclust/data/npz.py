@@ -1,0 +1,132 @@
+"""The npz format: arrays by name, as :func:`graphclust.data.load` reads and ``graphclust data convert`` writes them.
+
+``edge_index`` (2, E), each edge in one direction or both; optional ``edge_weight`` (E,), ``y`` (n,), ``n``,
+``node_id``, ``class_names``, ``source``, ``licence``, and features either as ``x`` (n, d) or as the CSR parts
+``x_data``, ``x_indices``, ``x_indptr``, ``x_shape``. A matrix written
+by ``scipy.sparse.save_npz`` is read as an adjacency matrix.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from torch_geometric.data import Data
+
+from graphclust.data.assemble import EdgePolicy, build, scipy_features
+from graphclust.graph import InputError
+from graphclust.runs.store import write_atomic
+
+
+def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared: Any) -> Data:
+    """Read an npz file; ``declared`` overrides what it says of itself (k, source, licence).
+
+    Raises
+    ------
+    InputError
+        No npz file, a truncated one, pickled objects in it, no ``edge_index``, features with missing parts.
+    """
+    arrays = _arrays(path)
+    info = {key: str(arrays[key]) for key in ("source", "licence") if key in arrays}
+    info |= {key: declared[key] for key in ("source", "licence") if declared.get(key)}
+    info["path"] = str(path)
+    if "edge_index" in arrays:
+        edge_index, weights = arrays["edge_index"], arrays.get("edge_weight")
+        if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.dtype.kind not in "iu":
+            raise InputError(
+                f"{path}: edge_index has shape {edge_index.shape} and dtype {edge_index.dtype}; "
+                "it must be integers of shape (2, E)"
+            )
+    elif "format" in arrays:
+        matrix = _scipy_matrix(path)
+        edge_index, weights = np.stack(matrix.coords), matrix.data
+        arrays["n"] = np.asarray(matrix.shape[0])
+    else:
+        raise InputError(f"{path} has no array 'edge_index' (it has: {', '.join(arrays) or 'nothing'})")
+    x = _features(arrays, path)
+    n = _node_count(arrays, x, edge_index)
+    return build(
+        name, edge_index, n, weights=weights, policy=policy, x=x, y=arrays.get("y"), k=declared.get("k"),
+        class_names=arrays.get("class_names"), node_id=arrays.get("node_id"), info=info,
+    )
+
+
+def npz_bytes(data: Data) -> bytes:
+    """``data`` in this format; nothing of it is lost but ``info``, of which source and licence are kept."""
+    arrays: dict[str, np.ndarray] = {"edge_index": data.edge_index.numpy(), "n": np.asarray(data.num_nodes)}
+    for key in ("edge_weight", "y"):
+        if getattr(data, key, None) is not None:
+            arrays[key] = getattr(data, key).numpy()
+    if getattr(data, "node_id", None) is not None:
+        ids = np.asarray(data.node_id)
+        arrays["node_id"] = ids.astype(str) if ids.dtype == object else ids
+    if getattr(data, "class_names", None) is not None:
+        arrays["class_names"] = np.asarray(data.class_names, dtype=str)
+    if data.x is not None and data.x.is_sparse:
+        x = scipy_features(data.x)
+        arrays |= {"x_data": x.data, "x_indices": x.indices, "x_indptr": x.indptr, "x_shape": np.asarray(x.shape)}
+    elif data.x is not None:
+        arrays["x"] = data.x.numpy()
+    for key in ("source", "licence"):
+        if data.info.get(key):
+            arrays[key] = np.asarray(data.info[key])
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def write_npz(data: Data, path: Path) -> None:
+    """Write :func:`npz_bytes` under a temporary name, then rename."""
+    write_atomic(path, npz_bytes(data))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            if not isinstance(z, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is a single .npy array, not an npz archive with 'edge_index'")
+            return {key: z[key] for key in z.files}
+    except (zipfile.BadZipFile, EOFError, OSError) as e:
+        raise InputError(f"{path} is no npz file, or a truncated one ({e})") from e
+    except InputError:
+        raise
+    except ValueError as e:  # numpy's word for pickled content, and for text
+        raise InputError(f"{path} is no npz file of plain arrays; pickled objects are not read ({e})") from e
+
+
+def _scipy_matrix(path: Path) -> sp.coo_array:
+    matrix = sp.load_npz(path)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{path}: the matrix has shape {matrix.shape}; an adjacency matrix must be square")
+    return sp.coo_array(matrix)
+
+
+def _features(arrays: dict[str, np.ndarray], path: Path) -> Any:
+    if "x" in arrays:
+        return arrays["x"]
+    parts = [f"x_{p}" for p in ("data", "indices", "indptr", "shape")]
+    missing = [p for p in parts if p not in arrays]
+    if len(missing) == len(parts):
+        return None
+    if missing:
+        raise InputError(f"{path}: the sparse features lack {', '.join(missing)}; all of {', '.join(parts)} are needed")
+    x_data, indices, indptr, shape = (arrays[p] for p in parts)
+    try:
+        return sp.csr_array((x_data, indices, indptr), shape=tuple(int(s) for s in shape))
+    except ValueError as e:
+        raise InputError(f"{path}: the sparse features do not fit together ({e})") from e
+
+
+def _node_count(arrays: dict[str, np.ndarray], x: Any, edge_index: np.ndarray) -> int:
+    if "n" in arrays:
+        return int(arrays["n"])
+    for key in ("y", "node_id"):
+        if key in arrays:
+            return len(arrays[key])
+    if x is not None:
+        return int(x.shape[0])
+    return int(edge_index.max()) + 1 if edge_index.size else 0

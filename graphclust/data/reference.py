@@ -1,0 +1,56 @@
+"""The one-line references of data sets: ``NAME_OR_PATH[:key=value[,key=value...]]``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from graphclust.graph import InputError
+
+_PARAMS = re.compile(r":(?=[A-Za-z_]\w*=)")
+_NEXT = re.compile(r",(?=[A-Za-z_]\w*=)")
+
+
+def parse_ref(ref: str) -> tuple[str, dict[str, Any]]:
+    """Split a reference into its name (or path) and its parameters.
+
+    Parameters
+    ----------
+    ref : str
+        ``sbm:n=1000,k=5,seed=1`` or ``edges.csv.gz:directed=true,weight=w,labels=labels.csv``. Values are YAML scalars
+        or flow lists (``sizes=[10,20]``); a comma ends a value only where ``key=`` follows it.
+
+    Returns
+    -------
+    name, params
+
+    Raises
+    ------
+    InputError
+        An empty name, a value that is no YAML, a key given twice.
+    """
+    name, *rest = _PARAMS.split(ref.strip(), maxsplit=1)
+    if not name:
+        raise InputError(f"the data reference {ref!r} has no name; write NAME_OR_PATH[:key=value,...]")
+    params: dict[str, Any] = {}
+    for item in _NEXT.split(rest[0]) if rest else []:
+        key, _, text = item.partition("=")
+        if key in params:
+            raise InputError(f"the data reference {ref!r} gives {key} twice; keep one")
+        params[key] = _value(ref, key, text)
+    return name, params
+
+
+def _value(ref: str, key: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise InputError(f"in the data reference {ref!r} the value of {key}, {text!r}, is not a YAML value") from e
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
