@@ -72,7 +72,7 @@ def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, 
         return done
     record = RunRecord(
         id=config.run_id, status="running", config=config, started=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(), git_commit=_git_commit(),
+        versions=versions(), git_commit=_git_commit(),
     )
     run_dir.write_record(record)
     try:
@@ -93,13 +93,19 @@ def resolve_k(config: RunConfig, data: Any) -> tuple[int | None, str]:
     """The ``n_clusters`` to give the method, and where it comes from: "given", "data" or "method"."""
     cls = get_method(config.method)
     takes_k = "n_clusters" in inspect.signature(cls).parameters
-    if config.n_clusters is not None:
-        if not takes_k:
-            raise InputError(f"{config.method} finds the number of clusters itself; leave out -k")
+    if config.n_clusters is not None and not takes_k:
+        raise InputError(f"{config.method} finds the number of clusters itself; leave out -k")
+    if isinstance(config.n_clusters, int):
         return config.n_clusters, "given"
-    if takes_k and cls.needs_k and getattr(data, "k", None) is not None:
-        return int(data.k), "data"
-    return None, "method"
+    if config.n_clusters is None and not (takes_k and cls.needs_k):
+        return None, "method"
+    declared = getattr(data, "k", None)
+    if declared is None:
+        raise InputError(
+            f"{config.method} needs the number of clusters and {config.data} declares none; give -k, "
+            "or use a method that finds it: leiden, leiden_auto"
+        )
+    return int(declared), "data"
 
 
 def set_threads(threads: int) -> None:
@@ -162,7 +168,8 @@ def _oracle(trace: Trace, y: np.ndarray, run_dir: RunDir) -> dict[str, float]:
     return {f"oracle_{name}": float(columns[:, i].max()) for i, name in enumerate(names)}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of python and of the packages that can change a result."""
     packages = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 

@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,8 @@ class RunConfig(BaseModel):
     method: str
     data: str
     seed: int = Field(0, ge=0)
-    n_clusters: int | None = Field(None, ge=1)
+    n_clusters: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
+    """None: found by the method, or as declared by the data if it cannot; "data": as declared by the data."""
     params: dict[str, Any] = Field(default_factory=dict)
     device: Device = "cpu"
     threads: int = Field(1, ge=1)

@@ -90,7 +90,7 @@ class RunStore:
     Parameters
     ----------
     root : Path
-        Runs lie in ``root/runs/<id>``, the index in ``root/index.sqlite``.
+        Runs lie in ``root/<id>``, the index in ``root/index.sqlite``.
     """
 
     def __init__(self, root: Path) -> None:
@@ -98,15 +98,12 @@ class RunStore:
 
     def run_dir(self, config: RunConfig) -> RunDir:
         """The folder of ``config``'s run (it need not exist)."""
-        return RunDir(self.root / "runs" / config.run_id)
+        return RunDir(self.root / config.run_id)
 
     def run_dirs(self) -> Iterator[RunDir]:
-        """Every run folder below ``root``, or ``root`` itself when it is one."""
-        if (self.root / "record.json").exists():
-            yield RunDir(self.root)
-        else:
-            for file in sorted((self.root / "runs").glob("*/config.yaml")):
-                yield RunDir(file.parent)
+        """Every run folder in ``root``."""
+        for file in sorted(self.root.glob("*/config.yaml")):
+            yield RunDir(file.parent)
 
     def records(self) -> list[tuple[RunDir, RunRecord]]:
         """All readable records with their folders."""

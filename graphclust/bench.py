@@ -1,0 +1,164 @@
+"""What a benchmark is: data sets x methods x seeds, from a YAML file or the command line."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from graphclust.data import load
+from graphclust.graph import InputError
+from graphclust.methods import get_method
+from graphclust.runs.record import Device, RunConfig
+from graphclust.runs.store import write_atomic
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class DataSetting(BaseModel):
+    """What a method's setting says of one data set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    params: dict[str, Any] = Field(default_factory=dict)
+    published: dict[str, float] = Field(default_factory=dict)
+
+
+class MethodSetting(BaseModel):
+    """A method with parameters: one row of a benchmark. The content of ``configs/graph/<method>/<setting>.yaml``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    label: str | None = None
+    source: str | None = None
+    n_clusters: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, DataSetting] = Field(default_factory=dict)
+
+    def run(self, data: str, seed: int, **rest: Any) -> RunConfig:
+        """The run of this setting on ``data``."""
+        own = self.data.get(data, DataSetting())
+        rest = {**rest, "params": {**self.params, **own.params, **rest.get("params", {})}}
+        if self.n_clusters is not None:
+            rest["n_clusters"] = self.n_clusters
+        return RunConfig(method=self.method, data=data, seed=seed, label=self.label, published=own.published, **rest)
+
+
+class BenchConfig(BaseModel):
+    """A benchmark. ``methods`` holds names, paths of setting files, or settings written out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str = "Benchmark"
+    data: list[str] = Field(min_length=1)
+    methods: list[MethodSetting | str] = Field(min_length=1)
+    seeds: int | list[int] = 5
+    n_clusters: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Set for every method that has them (``--set``)."""
+    device: Device = "cpu"
+    threads: int = Field(1, ge=1)
+
+    def runs(self) -> list[RunConfig]:
+        """Every run, validated: InputError for an unknown method or parameter, or for two runs that are the same."""
+        seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
+        if not seeds:
+            raise InputError(f"seeds = {self.seeds}; at least one seed is needed")
+        settings = [load_setting(m) if isinstance(m, str) else m for m in self.methods]
+        out: dict[str, RunConfig] = {}
+        unused = set(self.params)
+        for data in self.data:
+            for setting in settings:
+                known = get_method(setting.method)().get_params()
+                params = {k: v for k, v in self.params.items() if k in known}
+                unused -= set(params)
+                rest: dict[str, Any] = {"params": params, "device": self.device, "threads": self.threads}
+                if "n_clusters" in known:
+                    rest["n_clusters"] = self.n_clusters
+                for seed in seeds:
+                    run = setting.run(data, seed, **rest).resolved()
+                    twin = out.setdefault(run.run_id, run)
+                    if twin is not run:
+                        raise InputError(f"{twin.name!r} and {run.name!r} are the same run on {data}; remove one")
+        if unused:
+            raise InputError(f"no method here has the parameter {sorted(unused)[0]!r}; see graphclust list methods")
+        return list(out.values())
+
+    def fingerprint(self) -> str:
+        """Hash of the benchmark's runs."""
+        return hashlib.sha256("".join(r.run_id for r in self.runs()).encode()).hexdigest()[:8]
+
+
+def load_setting(ref: str) -> MethodSetting:
+    """The setting of a method's name, or of a YAML file; InputError naming what is wrong."""
+    if not ref.endswith((".yaml", ".yml")):
+        get_method(ref)
+        return MethodSetting(method=ref)
+    return _read_model(Path(ref), MethodSetting)
+
+
+def load_bench(path: Path) -> BenchConfig:
+    """Read a benchmark's YAML; setting files in it are relative to its folder or to the current one."""
+    config = _read_model(path, BenchConfig)
+    config.methods = [_beside(path, m) if isinstance(m, str) else m for m in config.methods]
+    return config
+
+
+def _beside(path: Path, ref: str) -> str:
+    near = path.parent / ref
+    return str(near) if ref.endswith((".yaml", ".yml")) and near.exists() else ref
+
+
+def _read_model(path: Path, model: type[M]) -> M:
+    if not path.is_file():
+        raise InputError(f"the config {path} does not exist; give a YAML file, see configs/ for examples")
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as e:
+        raise InputError(f"the config {path} is not valid YAML: {e}") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        allowed = ", ".join(model.model_fields)
+        raise InputError(f"the config {path} is wrong at {where!r}: {first['msg']}; its keys are: {allowed}") from e
+
+
+def check_data(config: BenchConfig) -> None:
+    """Load every data set once, so that a wrong name, path or checksum is refused before any run starts."""
+    for ref in config.data:
+        data = load(ref)
+        if isinstance(config.n_clusters, int) and config.n_clusters > data.num_nodes:
+            raise InputError(f"n_clusters = {config.n_clusters}; it must be <= n, and {ref} has {data.num_nodes} nodes")
+
+
+@contextmanager
+def claim(out: Path, config: BenchConfig, *, extend: bool) -> Iterator[None]:
+    """Hold the benchmark folder ``out`` for ``config``.
+
+    Raises
+    ------
+    InputError
+        It holds another benchmark (unless ``extend``), or another process is at work in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "bench.yaml"
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    if file.exists() and file.read_text() != text and not extend:
+        raise InputError(
+            f"the output folder {out} holds another benchmark; give another --out, or --resume to keep its finished "
+            "runs and go on with this config"
+        )
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is at work in {out}; wait for it, or give another --out") from None
+        write_atomic(file, text)
+        yield

@@ -1,0 +1,325 @@
+"""The command line: ``graphclust run | bench | report | evaluate | scan | list | info | data``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from graphclust import __version__
+from graphclust.graph import InputError
+
+app = typer.Typer(
+    help="Cluster the nodes of a graph, compare methods honestly, trust every number.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+)
+
+
+class Device(StrEnum):
+    """Where a method that trains runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Kind(StrEnum):
+    """What ``graphclust list`` lists."""
+
+    methods = "methods"
+    data = "data"
+    metrics = "metrics"
+    encoders = "encoders"
+
+
+DATA = "Name, NAME:key=value,... or a file; see graphclust data list."
+Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter, a=b; repeatable.", metavar="A=B")]
+K = Annotated[str | None, typer.Option("-k", "--n-clusters", help="Number of clusters; 'data': as the data declares.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each run; part of the run's identity.")]
+DeviceOption = Annotated[Device, typer.Option(help="auto takes cuda when it is there.")]
+
+
+def _params(pairs: list[str] | None) -> dict[str, Any]:
+    params = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair!r} is not of the form a=b")
+        params[key] = yaml.safe_load(value)
+    return params
+
+
+def _k(value: str | None) -> Any:
+    if value is None or value == "data":
+        return value
+    if not value.isdigit() or int(value) < 1:
+        raise InputError(f"-k {value}; the number of clusters must be an integer >= 1, or 'data'")
+    return int(value)
+
+
+def _out(document: Any, as_json: bool, show: Any = None) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, default=str))
+    elif show is not None:
+        show()
+
+
+@app.command()
+def run(
+    method: Annotated[str, typer.Argument(help="A method's name (graphclust list methods), or its setting file.")],
+    data: Annotated[str, typer.Option(help=DATA)],
+    k: K = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/<id>]")] = None,
+    device: DeviceOption = Device.auto,
+    threads: Threads = 1,
+    graphml: Annotated[bool, typer.Option(help="Also write the graph with the cluster as a node attribute.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Cluster one graph with one method; writes labels, metrics and the complete config into one folder."""
+    from graphclust.bench import load_setting
+    from graphclust.console import FitBar, bars
+    from graphclust.data import load
+    from graphclust.graph import as_graph
+    from graphclust.runs.execute import execute
+    from graphclust.runs.export import export_labels
+    from graphclust.runs.store import RunDir, RunStore
+
+    rest: dict[str, Any] = {"params": _params(set_), "device": _device(device), "threads": threads}
+    config = load_setting(method).run(data, seed, **{**rest, "n_clusters": _k(k)}).resolved()
+    run_dir = RunDir(out) if out else RunStore(Path("runs")).run_dir(config)
+    if run_dir.path.exists() and not (run_dir.path / "config.yaml").exists() and any(run_dir.path.iterdir()):
+        raise InputError(f"the output folder {run_dir.path} is not empty and holds no run; give another --out")
+    done = run_dir.record()
+    with bars() as progress:
+        record = execute(config, run_dir, FitBar(progress, config.method), raises=True)
+    labels = run_dir.array("labels")
+    assert labels is not None
+    files = export_labels(run_dir.path, as_graph(load(data)), labels, graphml=graphml)
+
+    def show() -> None:
+        from graphclust.console import stderr
+
+        again = " (this run was finished before; nothing was computed)" if done and done.status == "finished" else ""
+        table = Table(title=f"{config.name} on {data}, seed {seed}{again}", title_justify="left")
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        table.add_row("clusters", f"{record.n_clusters} ({_K_SOURCE[record.k_source or 'method']})")
+        for name, value in record.metrics.items():
+            table.add_row(name, f"{value:.4f}")
+        table.add_row("seconds", f"{record.timings['fit']:.2f}")
+        table.add_row("peak memory", f"{record.peak_memory_mb:.0f} MB")
+        stderr.print(table)
+        for file in files:
+            typer.echo(file)
+
+    _out({**record.row(run_dir.path), "config": record.config.model_dump(mode="json")}, as_json, show)
+
+
+_K_SOURCE = {"given": "given", "data": "as the data declares", "method": "found by the method"}
+
+
+def _device(device: Device) -> str:
+    """The device a run gets: decided here, so that the run's config says where it really ran."""
+    import torch
+
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.value
+
+
+@app.command()
+def bench(
+    config: Annotated[Path | None, typer.Argument(help="A benchmark's YAML; see configs/suites.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data sets, separated by spaces or commas.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Methods or setting files, separated by commas.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0..N-1.  [default: 5]")] = None,
+    k: K = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(help="The benchmark's folder.  [default: runs/bench-<hash>]")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in --out even if the config has changed.")] = False,
+    device: DeviceOption = Device.auto,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare methods over data sets and seeds; finished runs are never run again, a failed run is a row."""
+    from graphclust.bench import BenchConfig, check_data, claim, load_bench
+    from graphclust.console import BenchBars, bars
+    from graphclust.runs.parallel import run_all
+    from graphclust.runs.report import write_report
+    from graphclust.runs.store import RunStore
+
+    if config is None and not (data and methods):
+        raise InputError("give a benchmark's YAML, or both --data and --methods")
+    if config is not None and (data or methods):
+        raise InputError("give a benchmark's YAML or --data and --methods, not both")
+    if config is not None:
+        plan = load_bench(config)
+    else:
+        plan = BenchConfig(data=split_refs(data or ""), methods=(methods or "").replace(",", " ").split())
+    changes: dict[str, Any] = {"device": _device(device), "threads": threads}
+    changes |= {"seeds": seeds} if seeds else {}
+    changes |= {"n_clusters": _k(k)} if k else {}
+    plan = plan.model_copy(update={**changes, "params": {**plan.params, **_params(set_)}})
+    runs = plan.runs()
+    check_data(plan)
+    out = out or Path("runs") / f"bench-{plan.fingerprint()}"
+    store = RunStore(out / "runs")
+    with claim(out, plan, extend=resume):
+        try:
+            with bars() as progress:
+                records = run_all(runs, store, jobs=jobs, listen=BenchBars(progress, len(runs)))
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; finished runs are kept in {out}, the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+        pairs = [(store.run_dir(r.config), r) for r in records]
+        page = write_report(pairs, out, plan.title)
+    rows = [r.row(d.path) for d, r in pairs]
+    _out({"runs": rows, "run_dir": str(out), "report": str(page)}, as_json, lambda: _show_report(pairs, page))
+    if any(r.status == "failed" for r in records):
+        raise typer.Exit(1)
+
+
+def split_refs(text: str) -> list[str]:
+    """Split ``a,b:k=2,n=5,c`` into data references: a part that is a ``key=value`` belongs to the one before it."""
+    refs: list[str] = []
+    for part in (p for word in text.split() for p in word.split(",") if p):
+        if refs and ":" not in part and "=" in part and ":" in refs[-1]:
+            refs[-1] += f",{part}"
+        else:
+            refs.append(part)
+    return refs
+
+
+def _show_report(pairs: list[Any], page: Path) -> None:
+    from rich.console import Console
+
+    from graphclust.runs.tables import frame, terminal_tables
+
+    console = Console()
+    for table in terminal_tables(frame(pairs)):
+        console.print(table)
+    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A benchmark's folder, or a folder of runs.")],
+    as_json: Json = False,
+) -> None:
+    """Write the report of a folder again (HTML, markdown, LaTeX, CSV) and rebuild its index."""
+    from graphclust.bench import load_bench
+    from graphclust.runs.report import write_report
+    from graphclust.runs.store import RunStore
+
+    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder)
+    pairs = store.records()
+    if not pairs:
+        raise InputError(f"{folder} holds no run; give the --out folder of graphclust bench, or a folder of runs")
+    store.reindex()
+    title = load_bench(folder / "bench.yaml").title if (folder / "bench.yaml").exists() else f"Runs in {folder.name}"
+    page = write_report(pairs, folder, title)
+    document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
+    _out(document, as_json, lambda: _show_report(pairs, page))
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[Path, typer.Argument(help="CSV with columns node and cluster, or .npy/.npz from a run.")],
+    data: Annotated[str, typer.Option(help=DATA)],
+    as_json: Json = False,
+) -> None:
+    """Every metric of a partition that you have already, wherever it came from."""
+    from graphclust.data import load
+    from graphclust.graph import as_graph
+    from graphclust.metrics import evaluate as metrics_of
+    from graphclust.runs.export import read_labels
+
+    loaded = load(data)
+    graph = as_graph(loaded)
+    found = read_labels(labels, graph)
+    metrics = metrics_of(found, getattr(loaded, "y", None), graph)
+    document = {"labels": str(labels), "data": data, "n_clusters": len(set(found.tolist())), "metrics": metrics}
+    _out(document, as_json, lambda: _print_rows(["metric", "value"], [[m, f"{v:.4f}"] for m, v in metrics.items()]))
+
+
+@app.command("list")
+def list_(kind: Kind, as_json: Json = False) -> None:
+    """List the methods, data sets, metrics or encoders."""
+    if kind is Kind.methods:
+        from graphclust.methods import get_method, method_names
+
+        rows = [{"name": m, "summary": c.summary, "features": c.needs_features, "k": c.needs_k, "source": c.source,
+                 "parameters": {p: v for p, v in c().get_params().items() if p not in ("n_clusters", "random_state")}}
+                for m in method_names() for c in [get_method(m)]]
+        columns = ["name", "summary", "features", "k", "source"]
+    elif kind is Kind.data:
+        from graphclust.data.catalogue import describe
+
+        rows, columns = describe(), ["name", "kind", "n", "m", "d", "k"]
+    elif kind is Kind.metrics:
+        from graphclust.metrics import describe_metrics
+
+        rows = describe_metrics()
+        columns = list(rows[0])
+    else:
+        from graphclust.encoders import describe_encoders
+
+        rows = describe_encoders()
+        columns = list(rows[0])
+    _out(rows, as_json, lambda: _print_rows(columns, [[_cell(r.get(c)) for c in columns] for r in rows]))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _print_rows(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Versions, devices and folders: what to put in a bug report."""
+    import torch
+
+    from graphclust.runs.execute import versions
+
+    document: dict[str, Any] = {
+        "graphclust": __version__, "cuda": torch.cuda.is_available(), "cpus": os.cpu_count(),
+        "GRAPHCLUST_DATA": os.environ.get("GRAPHCLUST_DATA"), "versions": versions(),
+    }
+    rows = [[key, str(value)] for key, value in {**document, **document["versions"]}.items() if key != "versions"]
+    _out(document, as_json, lambda: _print_rows(["what", "value"], rows))
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line on stderr and exit code 2; anything else is a bug and shows itself."""
+    from pydantic import ValidationError
+    from sklearn.utils._param_validation import InvalidParameterError
+
+    from graphclust.data.cli import app as data_app
+
+    app.add_typer(data_app, name="data", help="List, fetch, inspect and convert data sets.")
+    try:
+        app()
+    except (InputError, InvalidParameterError, ValidationError) as e:
+        typer.echo(f"error: {e}", err=True)
+        sys.exit(2)

@@ -1,0 +1,67 @@
+"""What the command line shows while it works: bars on a terminal, nothing in a pipe. Everything goes to stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+from graphclust.runs.parallel import Progress as Step
+from graphclust.runs.record import RunConfig, RunRecord
+
+stderr = Console(stderr=True)
+
+
+def bars(console: Console = stderr) -> Progress:
+    """Progress bars with count, elapsed and remaining time; invisible unless ``console`` is a terminal."""
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+        TimeElapsedColumn(), Remaining(compact=True), console=console, disable=not console.is_terminal, transient=True,
+    )
+
+
+class FitBar:
+    """The monitor of a single run: one bar for its phases."""
+
+    checkpoint = None
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+        self._task = progress.add_task(name, total=None)
+
+    def start(self, total: int, what: str) -> None:
+        """A phase begins."""
+        self._progress.reset(self._task, total=total, description=f"{self._name}: {what}")
+
+    def step(self, step: int, values: dict[str, float], labels: Callable[[], np.ndarray] | None = None) -> None:
+        """Show the step and the loss."""
+        loss = f" loss {values['loss']:.4g}" if "loss" in values else ""
+        what = self._progress.tasks[0].description.partition(" loss ")[0]
+        self._progress.update(self._task, completed=step + 1, description=what + loss)
+
+
+class BenchBars:
+    """The listener of a benchmark: a bar for all runs, one for each under way, a line for each that failed."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._all = progress.add_task("[bold]runs", total=total)
+        self._tasks: dict[str, int] = {}
+
+    def __call__(self, config: RunConfig, event: Step | RunRecord) -> None:
+        """Take an event of :func:`graphclust.runs.parallel.run_all`."""
+        name = f"{config.name} on {config.data}, seed {config.seed}"
+        if isinstance(event, Step):
+            if config.run_id not in self._tasks:
+                self._tasks[config.run_id] = self._progress.add_task(name, total=event.total)  # type: ignore[assignment]
+            self._progress.update(self._tasks[config.run_id], completed=event.step, total=event.total,  # type: ignore
+                                  description=f"{name}: {event.what}")
+            return
+        if config.run_id in self._tasks:
+            self._progress.remove_task(self._tasks.pop(config.run_id))  # type: ignore[arg-type]
+        self._progress.advance(self._all)
+        if event.status == "failed" and event.error:
+            self._progress.console.print(f"[red]failed[/]: {name}: {event.error['message']}", highlight=False)

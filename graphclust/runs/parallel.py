@@ -1,0 +1,156 @@
+"""Run many configs, each in a process of its own: a crash takes one row, a kill of the parent takes the children."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphclust.runs.execute import execute
+from graphclust.runs.record import RunConfig, RunRecord
+from graphclust.runs.store import RunDir, RunStore
+
+
+@dataclass
+class Progress:
+    """What a running child tells: ``what`` phase, at ``step`` of ``total``."""
+
+    what: str
+    step: int
+    total: int
+
+
+class _Tell:
+    """The monitor of a child process: sends its progress to the parent, at most five times a second."""
+
+    checkpoint = None
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._what, self._total, self._last = pipe, "", 0, 0.0
+
+    def start(self, total: int, what: str) -> None:
+        """Tell that a phase begins."""
+        self._what, self._total = what, total
+        self._pipe.send(Progress(what, 0, total))
+
+    def step(self, step: int, values: dict[str, float], labels: Callable[[], np.ndarray] | None = None) -> None:
+        """Tell the step."""
+        if time.monotonic() - self._last > 0.2:
+            self._last = time.monotonic()
+            self._pipe.send(Progress(self._what, step + 1, self._total))
+
+
+def _child(config: RunConfig, path: Path, pipe: Connection) -> None:
+    log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+    def die_with_parent() -> None:
+        try:
+            pipe.recv()
+        except EOFError:
+            os._exit(1)
+
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    execute(config, RunDir(path), _Tell(pipe))
+
+
+@dataclass
+class _Job:
+    config: RunConfig
+    run_dir: RunDir
+    process: Any
+    pipe: Connection | None
+
+
+Listener = Callable[[RunConfig, Progress | RunRecord], None]
+
+
+def run_all(
+    runs: Iterable[RunConfig], store: RunStore, *, jobs: int = 1, listen: Listener = lambda config, event: None
+) -> list[RunRecord]:
+    """Run what is not finished yet; each run in a fresh process, so that a crash takes one row and no more.
+
+    Parameters
+    ----------
+    runs : resolved configs
+    store : where their folders lie; finished runs there are taken as they are
+    jobs : processes at a time
+    listen : told of every progress step and every finished or failed run
+
+    Returns
+    -------
+    One record per run, in the order of ``runs``. On an interrupt the children are ended, finished runs stay.
+    """
+    runs = list(runs)
+    records: dict[str, RunRecord] = {}
+    queue = []
+    for config in runs:
+        done = store.run_dir(config).record()
+        if done is not None and done.status == "finished":
+            records[config.run_id] = done
+            listen(config, done)
+        else:
+            queue.append(config)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["graphclust.runs.execute", "torch", "sklearn.cluster"])
+    active: dict[int, _Job] = {}
+    try:
+        while queue or active:
+            while queue and len(active) < jobs:
+                job = _start(context, queue.pop(0), store)
+                active[job.process.sentinel] = job
+            wait([*active, *(j.pipe for j in active.values() if j.pipe)])
+            for sentinel, job in list(active.items()):
+                _forward(job, listen)
+                if not job.process.is_alive():
+                    _forward(job, listen)
+                    records[job.config.run_id] = _collect(active.pop(sentinel))
+                    listen(job.config, records[job.config.run_id])
+    finally:
+        for job in active.values():
+            job.process.kill()
+    store.reindex()
+    return [records[c.run_id] for c in runs]
+
+
+def _start(context: Any, config: RunConfig, store: RunStore) -> _Job:
+    run_dir = store.run_dir(config)
+    run_dir.path.mkdir(parents=True, exist_ok=True)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(config, run_dir.path, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Job(config, run_dir, process, ours)
+
+
+def _forward(job: _Job, listen: Listener) -> None:
+    try:
+        while job.pipe and job.pipe.poll():
+            listen(job.config, job.pipe.recv())
+    except (EOFError, OSError):  # the child has ended
+        job.pipe = None
+
+
+def _collect(job: _Job) -> RunRecord:
+    """The record of an ended child; one that died without a word is a failure with its exit code."""
+    job.process.join()
+    record = job.run_dir.record()
+    if record is not None and record.status != "running":
+        return record
+    code = job.process.exitcode
+    why = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    log = (job.run_dir.path / "log.txt").read_text(errors="replace")[-2000:].strip()
+    record = record or RunRecord(id=job.config.run_id, status="failed", config=job.config)
+    record.status = "failed"
+    record.error = {"type": "ProcessDied", "message": f"the run's process died ({why})", "traceback": log}
+    job.run_dir.write_record(record)
+    return record

@@ -1,0 +1,30 @@
+"""Graphs that every test may use. Threads are bounded before torch is imported: the suite runs in two processes."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from graphclust.graph import Graph, from_adjacency
+
+torch.set_num_threads(1)
+
+
+def planted_graph(n: int = 120, k: int = 3, d: int = 12, seed: int = 0) -> tuple[Graph, np.ndarray]:
+    """An easy attributed graph: k blocks, p_in .25, p_out .01, Gaussian features around k centres."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    p = np.where(y[:, None] == y[None, :], 0.25, 0.01)
+    upper = np.triu(rng.random((n, n)) < p, 1)
+    x = rng.normal(size=(k, d))[y] * 1.5 + rng.normal(size=(n, d)) * 0.5
+    return from_adjacency(sp.csr_array((upper | upper.T).astype(np.float32)), x), y
+
+
+@pytest.fixture(scope="session")
+def planted() -> tuple[Graph, np.ndarray]:
+    """Graph and labels of :func:`planted_graph`."""
+    return planted_graph()

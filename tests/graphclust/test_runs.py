@@ -1,0 +1,143 @@
+"""Run identity, the run folder, atomic writes, the parallel engine."""
+
+import json
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from graphclust.graph import InputError
+from graphclust.runs.execute import Trace, execute
+from graphclust.runs.parallel import run_all
+from graphclust.runs.record import RunConfig
+from graphclust.runs.store import RunDir, RunStore, save_array, write_atomic
+
+
+def leiden(**changes) -> RunConfig:
+    return RunConfig(**{"method": "leiden", "data": "karate", **changes})
+
+
+def test_identity_depends_on_what_decides_the_result_and_on_nothing_else():
+    base = leiden().fingerprint()
+    assert leiden(label="another name", published={"acc": 0.5}).fingerprint() == base
+    assert leiden(params={"resolution": 1.0}).fingerprint() == base, "a default spelled out is the same run"
+    others = [leiden(seed=1), leiden(params={"resolution": 2.0}), leiden(data="debtopics13"), leiden(threads=2)]
+    assert len({c.fingerprint() for c in others} | {base}) == 5
+
+
+def test_identity_follows_the_content_of_a_file(tmp_path):
+    file = tmp_path / "edges.csv"
+    file.write_text("a,b\nb,c\n")
+    first = leiden(data=str(file)).fingerprint()
+    file.write_text("a,b\nb,d\n")
+    assert leiden(data=str(file)).fingerprint() != first
+    assert leiden(data=f"{file}:directed=error").fingerprint() != leiden(data=str(file)).fingerprint()
+
+
+def test_unknown_method_parameter_and_key_name_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'leiden'"):
+        leiden(method="lieden").resolved()
+    with pytest.raises(InputError, match="did you mean 'resolution'"):
+        leiden(params={"resolutoin": 1}).resolved()
+    with pytest.raises(InputError, match="--seed"):
+        leiden(params={"random_state": 1}).resolved()
+    with pytest.raises(ValidationError, match="colour"):
+        RunConfig(method="leiden", data="karate", colour="red")
+
+
+def test_run_writes_a_complete_folder_and_is_not_run_twice(tmp_path):
+    store = RunStore(tmp_path)
+    run_dir = store.run_dir(leiden())
+    record = execute(leiden(), run_dir)
+    assert record.status == "finished" and record.k_source == "method" and record.metrics["modularity"] > 0.4
+    assert run_dir.array("labels").shape == (34,)
+    assert {"config.yaml", "record.json", "labels.npy"} <= {p.name for p in run_dir.path.iterdir()}
+    before = (run_dir.path / "record.json").stat().st_mtime_ns
+    again = execute(leiden(), run_dir)
+    assert again == record and (run_dir.path / "record.json").stat().st_mtime_ns == before
+
+
+def test_folder_of_another_config_is_refused_and_kept(tmp_path):
+    execute(leiden(), RunDir(tmp_path))
+    with pytest.raises(InputError, match="another config"):
+        execute(leiden(seed=5), RunDir(tmp_path))
+    assert RunDir(tmp_path).record().config.seed == 0
+
+
+def test_failure_is_a_record_with_its_error(tmp_path):
+    record = execute(leiden(method="kmeans", data="karate"), RunDir(tmp_path))
+    assert record.status == "failed" and not record.metrics
+    assert record.error["type"] == "InputError" and "features" in record.error["message"]
+    with pytest.raises(InputError):
+        execute(leiden(method="kmeans", data="karate"), RunDir(tmp_path), raises=True)
+
+
+def test_index_is_rebuilt_from_the_folders(tmp_path):
+    store = RunStore(tmp_path)
+    for seed in (0, 1):
+        execute(leiden(seed=seed), store.run_dir(leiden(seed=seed)))
+    (tmp_path / "index.sqlite").write_text("garbage")
+    db = sqlite3.connect(store.reindex())
+    assert db.execute("select count(*) from runs where status = 'finished'").fetchone() == (2,)
+    (value,) = db.execute("select value from metrics where name = 'nmi' limit 1").fetchone()
+    assert 0 < value <= 1
+
+
+def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    write_atomic(file, "old")
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(file, "new")
+    assert file.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_save_array_round_trip(tmp_path):
+    save_array(tmp_path / "a.npy", np.arange(5))
+    assert RunDir(tmp_path).array("a").tolist() == [0, 1, 2, 3, 4]
+    assert RunDir(tmp_path).array("b") is None
+
+
+def test_trace_thins_out_to_its_limit(monkeypatch):
+    monkeypatch.setattr("graphclust.runs.execute.TRACE_LIMIT", 50)
+    from graphclust.monitor import Silent
+
+    trace = Trace(10, None, Silent())
+    trace.start(20, "training")
+    for step in range(20):
+        trace.step(step, {}, lambda: np.zeros(10))
+    assert trace.epochs == [0, 4, 8, 12, 16]
+
+
+def test_engine_gives_the_same_results_as_one_process(tmp_path):
+    configs = [leiden(seed=s).resolved() for s in range(3)] + [leiden(method="kmeans", n_clusters=2).resolved()]
+    events = []
+    store = RunStore(tmp_path / "a")
+    records = run_all(configs, store, jobs=2, listen=lambda c, e: events.append((c, e)))
+    assert [r.status for r in records] == ["finished"] * 3 + ["failed"]
+    assert "features" in records[3].error["message"]
+    for config, record in zip(configs[:3], records[:3], strict=True):
+        alone = RunDir(tmp_path / "b" / config.run_id)
+        execute(config, alone)
+        assert (alone.array("labels") == store.run_dir(config).array("labels")).all()
+        assert alone.record().metrics == record.metrics
+    assert run_all(configs[:3], store) == records[:3]
+    assert len({c.run_id for c, _ in events}) == 4
+
+
+def test_a_run_whose_process_dies_is_a_failed_row(tmp_path, monkeypatch):
+    store = RunStore(tmp_path)
+    config = leiden(data="sbm:n=20000,k=4").resolved()
+    run_dir = store.run_dir(config)
+    run_dir.path.mkdir(parents=True)
+    (run_dir.path / "config.yaml").mkdir()  # the child cannot claim its folder and dies with a traceback
+    (record,) = run_all([config], store)
+    assert record.status == "failed" and "exit code 1" in record.error["message"]
+    assert "IsADirectoryError" in record.error["traceback"]
+    assert json.loads((run_dir.path / "record.json").read_text())["status"] == "failed"
