@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 
@@ -61,7 +62,7 @@ class RunConfig(BaseModel):
     def fingerprint(self) -> str:
         """Hash of what decides the result: the config, and the content of the data when it is a file."""
         body = self.resolved().model_dump(mode="json", exclude={"label", "published"})
-        path = Path(self.data.partition("::")[0])
+        path = Path(parse_ref(self.data)[0])
         if path.is_file():
             with path.open("rb") as f:
                 body["data_sha256"] = hashlib.file_digest(f, "sha256").hexdigest()
