@@ -9,7 +9,7 @@ import resource
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,24 @@ TRACE_LIMIT = 20_000_000
 
 
 class Trace:
-    """A monitor that keeps the partition of each epoch for the after-the-fact curves, and passes all on."""
+    """A monitor that keeps the partition of each epoch for the after-the-fact curves, and passes all on.
 
-    def __init__(self, n: int, checkpoint: Path | None, inner: Monitor) -> None:
-        self.checkpoint = checkpoint
-        self.labels: list[np.ndarray] = []
-        self.epochs: list[int] = []
+    The partitions lie in a file, one after the other, so that a run taken up again from its checkpoint goes on writing
+    where the checkpoint left it.
+
+    Parameters
+    ----------
+    n : number of nodes
+    folder : where the trace and the checkpoint lie; None: keep neither
+    inner : the monitor to pass on to
+    """
+
+    def __init__(self, n: int, folder: Path | None, inner: Monitor) -> None:
+        self.checkpoint = folder / "checkpoint.pt" if folder else None
+        self._file = folder / "epoch_labels.i16" if folder else None
         self._n, self._inner, self._stride = n, inner, 1
+        if self._file and self.checkpoint and not self.checkpoint.exists():
+            self._file.unlink(missing_ok=True)
 
     def start(self, total: int, what: str) -> None:
         """Pick the stride that keeps the trace within its limit."""
@@ -44,10 +55,23 @@ class Trace:
 
     def step(self, step: int, values: dict[str, float], labels: Callable[[], np.ndarray] | None = None) -> None:
         """Keep the partition, if the method shows one."""
-        if labels is not None and step % self._stride == 0:
-            self.labels.append(np.asarray(labels(), dtype=np.int16))
-            self.epochs.append(step)
+        if labels is not None and self._file is not None and step % self._stride == 0:
+            with self._file.open("r+b" if self._file.exists() else "w+b") as f:
+                f.seek(step // self._stride * self._n * 2)
+                f.write(np.asarray(labels(), dtype=np.int16).tobytes())
         self._inner.step(step, values, labels)
+
+    def epochs(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Epoch and partition, in order."""
+        if self._file is not None and self._file.exists():
+            rows = np.fromfile(self._file, dtype=np.int16).reshape(-1, self._n)
+            yield from ((i * self._stride, row) for i, row in enumerate(rows))
+
+    def clear(self) -> None:
+        """Remove the trace and the checkpoint: the run is over."""
+        for file in (self._file, self.checkpoint):
+            if file is not None:
+                file.unlink(missing_ok=True)
 
 
 def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, *, raises: bool = False) -> RunRecord:
@@ -70,9 +94,10 @@ def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, 
     run_dir.open(config)
     if done is not None and done.status == "finished":
         return done
+    taken_up = done is not None and done.status == "running"
     record = RunRecord(
-        id=config.run_id, status="running", config=config, started=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(), git_commit=_git_commit(),
+        id=config.run_id, status="running", config=config, taken_up=taken_up, versions=versions(),
+        git_commit=_git_commit(), started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     run_dir.write_record(record)
     try:
@@ -131,9 +156,13 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir, record: RunRecord, inn
     if "n_clusters" in inspect.signature(cls).parameters:
         params["n_clusters"] = k
     clusterer = cls(**params)
-    trace = Trace(graph.n, run_dir.path / "checkpoint.pt" if cls.trains else None, inner)
+    trace = Trace(graph.n, run_dir.path if cls.trains else None, inner)
     clock, cpu = time.perf_counter(), time.process_time()
-    clusterer.fit(graph, monitor=trace)
+    try:
+        clusterer.fit(graph, monitor=trace)
+    except Exception:
+        trace.clear()  # a failed run starts anew; an interrupted one goes on from its checkpoint
+        raise
     record.timings["fit"] = time.perf_counter() - clock
     record.timings["fit_cpu"] = time.process_time() - cpu
     record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -141,13 +170,14 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir, record: RunRecord, inn
     record.n_clusters, record.chosen = clusterer.n_clusters_, clusterer.chosen_
     clock = time.perf_counter()
     record.metrics = evaluate(clusterer.labels_, y, graph)
-    _write_results(clusterer, run_dir, trace)
-    if y is not None and trace.labels:
+    _write_results(clusterer, run_dir)
+    if y is not None:
         record.oracle = _oracle(trace, y, run_dir)
+    trace.clear()
     record.timings["evaluate"] = time.perf_counter() - clock
 
 
-def _write_results(clusterer: Any, run_dir: RunDir, trace: Trace) -> None:
+def _write_results(clusterer: Any, run_dir: RunDir) -> None:
     save_array(run_dir.path / "labels.npy", clusterer.labels_)
     if clusterer.embedding_ is not None:
         save_array(run_dir.path / "embedding.npy", np.asarray(clusterer.embedding_, dtype=np.float32))
@@ -155,17 +185,17 @@ def _write_results(clusterer: Any, run_dir: RunDir, trace: Trace) -> None:
         run_dir.write_history(clusterer.history_)
     if hasattr(clusterer, "save"):
         clusterer.save(run_dir.path / "model")
-    if trace.checkpoint is not None:
-        trace.checkpoint.unlink(missing_ok=True)
 
 
 def _oracle(trace: Trace, y: np.ndarray, run_dir: RunDir) -> dict[str, float]:
     """Each metric's best epoch, chosen with the labels (what the papers' code reports), and the curves."""
     names = ["acc", "nmi", "ari", "f1"]
-    curves = [evaluate(labels, y, names=names) for labels in trace.labels]
-    columns = np.array([[c[name] for name in names] for c in curves])
-    save_array(run_dir.path / "epoch_metrics.npy", np.column_stack((trace.epochs, columns)))
-    return {f"oracle_{name}": float(columns[:, i].max()) for i, name in enumerate(names)}
+    rows = [[epoch, *evaluate(labels, y, names=names).values()] for epoch, labels in trace.epochs()]
+    if not rows:
+        return {}
+    curves = np.array(rows)
+    save_array(run_dir.path / "epoch_metrics.npy", curves)
+    return {f"oracle_{name}": float(curves[:, i].max()) for i, name in enumerate(names, start=1)}
 
 
 def versions() -> dict[str, str]:

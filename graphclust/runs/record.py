@@ -100,6 +100,8 @@ class RunRecord(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None
     started: str | None = None
+    taken_up: bool = False
+    """True when the run was interrupted and taken up again: its timings are those of the last part only."""
     error: dict[str, str] | None = None
 
     def row(self, run_dir: Path | None = None) -> dict[str, Any]:

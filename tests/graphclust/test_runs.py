@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from graphclust.graph import InputError
+from graphclust.monitor import Silent
 from graphclust.runs.execute import Trace, execute
 from graphclust.runs.parallel import run_all
 from graphclust.runs.record import RunConfig
@@ -104,15 +105,28 @@ def test_save_array_round_trip(tmp_path):
     assert RunDir(tmp_path).array("b") is None
 
 
-def test_trace_thins_out_to_its_limit(monkeypatch):
+def test_trace_thins_out_to_its_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("graphclust.runs.execute.TRACE_LIMIT", 50)
-    from graphclust.monitor import Silent
-
-    trace = Trace(10, None, Silent())
+    trace = Trace(10, tmp_path, Silent())
     trace.start(20, "training")
     for step in range(20):
-        trace.step(step, {}, lambda: np.zeros(10))
-    assert trace.epochs == [0, 4, 8, 12, 16]
+        trace.step(step, {}, lambda: np.full(10, step))  # noqa: B023
+    assert [(e, row.tolist()) for e, row in trace.epochs()] == [(e, [e] * 10) for e in (0, 4, 8, 12, 16)]
+    trace.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_trace_goes_on_after_an_interruption_and_starts_anew_without_a_checkpoint(tmp_path):
+    first = Trace(3, tmp_path, Silent())
+    for step in range(4):  # interrupted after epoch 3, with a checkpoint taken after epoch 1
+        first.step(step, {}, lambda: np.zeros(3))
+    (tmp_path / "checkpoint.pt").write_bytes(b"state")
+    second = Trace(3, tmp_path, Silent())
+    for step in range(2, 6):
+        second.step(step, {}, lambda: np.ones(3))
+    assert [(e, row[0]) for e, row in second.epochs()] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 1), (5, 1)]
+    (tmp_path / "checkpoint.pt").unlink()
+    assert not list(Trace(3, tmp_path, Silent()).epochs())
 
 
 def test_engine_gives_the_same_results_as_one_process(tmp_path):
