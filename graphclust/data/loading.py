@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 
 from graphclust.data import embedded_sets
 from graphclust.data.catalogue import CATALOGUE, check_params, local_copy, unknown_name
+from graphclust.data.generators import GENERATORS
 from graphclust.data.npz import read_npz
 from graphclust.data.reference import parse_ref
 
@@ -43,8 +44,8 @@ def load(ref: str, **params: Any) -> Data:
     name, given = parse_ref(ref)
     given |= params
     entry = CATALOGUE.get(name)
-    if entry is not None and entry.kind == "generator":
-        raise unknown_name(name)
+    if name in GENERATORS:
+        return _call(name, GENERATORS[name], given)
     own = local_copy(name)
     if own is not None:
         declared = entry.model_dump() if entry else {}
