@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,8 @@ import numpy as np
 import yaml
 
 from graphclust.graph import InputError
+from graphclust.runs.atomic import write_atomic
 from graphclust.runs.record import RunConfig, RunRecord
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write under a temporary name in the same folder, then rename: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
