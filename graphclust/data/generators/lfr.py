@@ -171,16 +171,18 @@ def _switch(a: np.ndarray, b: np.ndarray, y: np.ndarray, inside: bool, rng: np.r
         return s != t if inside else y[s] != y[t]
 
     fine = allowed(a, b)
-    good, first = np.unique(keys(a, b)[fine], return_index=True)
-    bad = np.ones(len(a), dtype=bool)
-    bad[np.flatnonzero(fine)[first]] = False
-    a, b = a[bad], b[bad]
+    good = np.sort(keys(a[fine], b[fine]))
+    repeated = np.append(False, good[1:] == good[:-1])[: len(good)]
+    again = good[repeated]
+    good = good[~repeated]
+    a, b = np.concatenate((a[~fine], again // n)), np.concatenate((b[~fine], again % n))
+    first_key = np.searchsorted(y, np.arange(y[-1] + 2)) * n  # of each community, the nodes being sorted by it
     for _ in range(ROUNDS):
         if not len(a) or not len(good):
             break
         if inside:
-            block = y[good // n]
-            low, high = np.searchsorted(block, y[a]), np.searchsorted(block, y[a], side="right")
+            bound = np.searchsorted(good, first_key)
+            low, high = bound[y[a]], bound[y[a] + 1]
         else:
             low, high = np.zeros(len(a), dtype=np.int64), np.full(len(a), len(good))
         partner = low + (rng.random(len(a)) * (high - low)).astype(np.int64)

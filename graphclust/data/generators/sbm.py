@@ -140,6 +140,7 @@ def _poisson_pairs(theta: np.ndarray, b: Blocks, rng: np.random.Generator) -> tu
     outside += np.where(outside >= start[u_out], size[u_out], 0)  # skip the own block
     u = np.concatenate((u_in, u_out))
     v = np.minimum(np.searchsorted(ends, np.concatenate((inside, outside))), n - 1)
-    key = np.unique(np.minimum(u, v) * n + np.maximum(u, v))
-    u, v = key // n, key % n
-    return v[u != v], u[u != v]
+    key = np.sort((np.minimum(u, v) * n + np.maximum(u, v))[u != v])
+    key = key[np.append(True, key[1:] != key[:-1])[: len(key)]]
+    u, v = np.divmod(key, n)
+    return v, u
