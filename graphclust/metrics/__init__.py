@@ -14,7 +14,8 @@ from graphclust.metrics import partition, structure
 from graphclust.metrics.partition import Contingency, contingency
 from graphclust.metrics.structure import Structure
 
-__all__ = ["METRICS", "Contingency", "Metric", "Structure", "contingency", "evaluate", "metric_names"]
+__all__ = ["METRICS", "Contingency", "Metric", "Structure", "contingency", "describe_metrics", "evaluate",
+           "metric_names"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,15 @@ METRICS: dict[str, Metric] = {
 
 def metric_names() -> dict[str, str]:
     """Every metric's name and description, with what it needs and its direction."""
-    return {
-        name: f"{m.about} (needs {m.needs}; {'higher' if m.higher_is_better else 'lower'} is better)"
+    return {m["name"]: f"{m['about']} (needs {m['needs']}; {m['better']} is better)" for m in describe_metrics()}
+
+
+def describe_metrics() -> list[dict[str, str]]:
+    """One row a metric: ``name``, ``about``, ``needs`` ("labels" or "graph"), ``better`` ("higher" or "lower")."""
+    return [
+        {"name": name, "about": m.about, "needs": m.needs, "better": "higher" if m.higher_is_better else "lower"}
         for name, m in METRICS.items()
-    }
+    ]
 
 
 def evaluate(
