@@ -19,7 +19,7 @@ from graphclust.data.catalogue import CATALOGUE, cache_folder, offline
 from graphclust.data.npz import npz_bytes, read_npz
 from graphclust.data.planetoid import Arrays, read_cora, read_planetoid
 from graphclust.graph import InputError
-from graphclust.runs.store import write_atomic
+from graphclust.runs.atomic import write_atomic
 
 
 @dataclass(frozen=True)

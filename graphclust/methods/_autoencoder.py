@@ -1,0 +1,177 @@
+"""What the deep methods share: transformed features, a pre-trained auto-encoder, centres, prediction, storage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from graphclust.encoders import MLP, Autoencoder, load_tensors, save_tensors
+from graphclust.graph import Graph, InputError, as_graph
+from graphclust.methods._features import Features, FeatureTransform
+from graphclust.methods._network import ClusterNetwork, encode, reconstruction_epoch
+from graphclust.methods.base import Clustering, GraphClusterer, by_size
+from graphclust.monitor import Monitor
+from graphclust.training import Checkpoints, Phase, resolve_device, torch_generator, train
+
+# SDCN's pre-training (data/pretrain.py); SCGC and PamC start from its weights.
+PRETRAIN_LR = 1e-3
+PRETRAIN_BATCH = 256
+KMEANS_STARTS = 20
+
+
+class AutoencoderClusterer(GraphClusterer):
+    """Features -> auto-encoder trained to reconstruct them -> centres by k-means on its latent.
+
+    Subclasses may go on training from there (:meth:`_refine`).
+
+    Attributes
+    ----------
+    device_ : torch.device
+        Where ``fit`` ran.
+    """
+
+    needs_features = True
+    needs_k = True
+    trains = True
+    _reconstructs: ClassVar[bool] = False
+    """True when training after the pre-training needs the decoder."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_clusters": [Interval(Integral, 1, None, closed="left"), None],
+        "pretrain_epochs": [Interval(Integral, 0, None, closed="left")],
+        "hidden": ["array-like"],
+        "latent_dim": [Interval(Integral, 1, None, closed="left")],
+        "weighting": [StrOptions({"none", "l2", "tfidf", "auto"})],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "center": ["boolean"],
+        "smoothing": [Interval(Integral, 0, None, closed="left")],
+        "scale": ["boolean"],
+        "geometry": [StrOptions({"euclidean", "cosine"})],
+        "bandwidth": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "device": [str],
+        "random_state": ["random_state", np.random.Generator],
+    }
+
+    def _check(self, graph: Graph) -> None:
+        super()._check(graph)
+        if not all(isinstance(width, Integral) and width >= 1 for width in self.hidden):
+            raise InvalidParameterError(f"hidden = {self.hidden!r}; it must be a list of layer widths, ints >= 1")
+        self.device_ = resolve_device(self.device)
+
+    def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
+        checkpoints = Checkpoints(monitor.checkpoint, self._key(graph), int(rng.integers(2**63)))
+        rng = np.random.default_rng(checkpoints.seed)
+        svd_seed, kmeans_seed = (int(s) for s in rng.integers(2**31, size=2))
+        initial, shuffle, training = (torch_generator(rng) for _ in range(3))
+        self._transform = FeatureTransform(
+            self.weighting, self.n_components, self.center, self.smoothing, self.scale
+        ).fit(graph, svd_seed)
+        x = self._transform.transform(graph)
+        autoencoder = Autoencoder(x.shape[1], self.hidden, self.latent_dim, initial).to(self.device_)
+        self._network = ClusterNetwork(
+            autoencoder.encoder, autoencoder.decoder if self._reconstructs else None, self.n_clusters,
+            self.geometry == "cosine",
+        ).to(self.device_)
+        history: list[dict[str, float]] = []
+        if not checkpoints.reached("training"):
+            optimiser = torch.optim.Adam(autoencoder.parameters(), lr=PRETRAIN_LR)
+            epoch = reconstruction_epoch(autoencoder, x, PRETRAIN_BATCH, self.device_, optimiser, shuffle)
+            phase = Phase("pre-training", self.pretrain_epochs, autoencoder, optimiser, shuffle, epoch)
+            train(phase, monitor, checkpoints)
+            history = phase.history
+            if self.bandwidth != "auto":
+                self._network.bandwidth.fill_(self.bandwidth)
+            z = encode(autoencoder.encoder, x, self.device_)
+            self._network.start(z, kmeans_seed, KMEANS_STARTS, self.bandwidth == "auto")
+        trained, chosen = self._refine(graph, x, training, monitor, checkpoints)
+        z, q = self._order_centres(x)
+        return Clustering(
+            q.argmax(1).cpu().numpy(), self._network.position(z).cpu().numpy(), q.cpu().numpy(),
+            trained or history, chosen,
+        )
+
+    def _refine(
+        self, graph: Graph, x: Features, generator: torch.Generator, monitor: Monitor, checkpoints: Checkpoints
+    ) -> tuple[list[dict[str, float]], dict[str, Any]]:
+        """Train the network further; the history of that, and what was decided without labels."""
+        return [], {}
+
+    def _order_centres(self, x: Features) -> tuple[Tensor, Tensor]:
+        """Put the centres by decreasing cluster size, as ``labels_`` are, so that ``predict`` agrees; z and q."""
+        network = self._network
+        z = encode(network.encoder, x, self.device_)
+        with torch.no_grad():
+            order = by_size(network.assign(z).argmax(1).cpu().numpy())[1]
+            empty = np.setdiff1d(np.arange(self.n_clusters), order)
+            network.centres.copy_(network.centres[torch.from_numpy(np.concatenate((order, empty)))])
+            return z, network.assign(z)
+
+    def predict_proba(self, data: Any) -> np.ndarray:
+        """Soft assignment of the nodes of ``data``, shape (n, K); columns as in ``labels_``.
+
+        Parameters
+        ----------
+        data : whatever :func:`graphclust.graph.as_graph` takes, with the features that ``fit`` saw
+
+        Raises
+        ------
+        InputError
+            Bad data, or another number of features.
+        """
+        check_is_fitted(self, "_network")
+        x = self._transform.transform(as_graph(data))
+        with torch.no_grad():
+            return self._network.assign(encode(self._network.encoder, x, self.device_)).cpu().numpy()
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Cluster ids of the nodes of ``data``, new ones included, shape (n,); parameters as :meth:`predict_proba`."""
+        return self.predict_proba(data).argmax(axis=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained encoder, centres and feature transform to the folder ``path`` (safetensors and JSON)."""
+        check_is_fitted(self, "_network")
+        tensors = {name: tensor for name, tensor in self._network.state_dict().items() if "decoder" not in name}
+        plain: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(self._transform).items():
+            if isinstance(value, np.ndarray):
+                tensors[f"transform.{name}"] = torch.from_numpy(value)
+            else:
+                plain[name] = value
+        params = {k: v for k, v in self.get_params(deep=False).items() if k != "random_state"}
+        sizes = [self._network.encoder.layers[0].in_features, *self.hidden, self.latent_dim]
+        save_tensors(path, tensors, {"method": self.name, "params": params, "sizes": sizes, "transform": plain})
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Self:
+        """A fitted clusterer that predicts, from what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            No saved model in ``path``, one of another method, or a device that is absent.
+        """
+        tensors, description = load_tensors(path)
+        if description["method"] != cls.name:
+            raise InputError(f"{path} holds a model of {description['method']!r}; load it with that method's class")
+        new = cls(**description["params"])
+        new.device_ = resolve_device(device)
+        arrays = {k.removeprefix("transform."): v.numpy() for k, v in tensors.items() if k.startswith("transform.")}
+        new._transform = FeatureTransform(**description["transform"], **arrays)
+        weights = {k: v for k, v in tensors.items() if not k.startswith("transform.")}
+        new._network = ClusterNetwork(MLP(description["sizes"]), None, len(weights["centres"]),
+                                      new.geometry == "cosine").to(new.device_)
+        new._network.load_state_dict(weights)
+        return new
+
+    def _key(self, graph: Graph) -> str:
+        shape = [graph.n, graph.adjacency.nnz, graph.x.shape[1]]
+        return json.dumps([self.name, self.get_params(deep=False), shape], default=str)

@@ -1,0 +1,237 @@
+"""SCGC, SCGC* and PamC but for their contrast: L = beta KL(P || Q) + alpha contrast (+ reconstruction)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from graphclust.graph import Graph
+from graphclust.losses import Pairs, kl_divergence, target_distribution
+from graphclust.methods._autoencoder import AutoencoderClusterer
+from graphclust.methods._blocks import BlockSampler
+from graphclust.methods._features import Features
+from graphclust.methods._network import batches, dense_rows, encode, whole_input
+from graphclust.monitor import Monitor
+from graphclust.propagation import influence
+from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, train
+
+# Above this many nodes batch_size=None means BATCH: the activations of one pass over all would take gigabytes.
+FULL_BATCH_LIMIT = 50_000
+BATCH = 4096
+# Neighbours drawn for each node of a mini-batch.
+FAN_OUT = 5
+# Up to this many nodes the sum over all pairs of the neighbour contrast is exact; above, SAMPLED nodes stand for all.
+EXACT_LIMIT = 20_000
+SAMPLED = 4096
+
+
+class ContrastiveClusterer(AutoencoderClusterer):
+    """The shared part of SCGC, SCGC* and PamC.
+
+    Each epoch makes one forward pass: the target P is computed from that pass's own Q, detached. (The public code
+    makes a second pass with the same weights for it; without dropout that gives the same P.) In mini-batches the
+    cluster frequencies in P come from a pass without gradient over all nodes at the start of the epoch.
+
+    Parameters
+    ----------
+    n_clusters : int
+    epochs : int, default 200
+    pretrain_epochs : int, default 30
+        Epochs of reconstruction before.
+    lr : float, default 1e-3
+        Step size of Adam after the pre-training.
+    alpha : float
+        Weight of the contrast.
+    beta : float
+        Weight of KL(P || Q).
+    tau : float
+        Inverse temperature of the contrast.
+    order : int
+        r, steps of the influence.
+    influence : {"power", "cumulative", "ppr"}
+        P^r, P + ... + P^r, or personalised PageRank truncated after r steps; P = D^-1 (A + I).
+    hidden : sequence of int, default (500, 500, 2000)
+        Widths of the encoder's hidden layers.
+    latent_dim : int, default 10
+    batch_size : int or None
+        Nodes a step; None: all of them up to 50,000 nodes, 4096 above. With a batch, five neighbours are drawn per
+        node from the influence matrix.
+    stop : {"last"}
+        The result is the last epoch's.
+    collapse_guard : float in [0, 1), default 0
+        Training ends, at the weights before, when the effective number of clusters, exp(entropy of the sizes), falls
+        below this share of what it was at the start. 0: off.
+    weighting : {"none", "l2", "tfidf", "auto"}
+        Of the features: none; rows to length 1; tf-idf, then rows to length 1; "auto": "tfidf" if binary, else "l2".
+    n_components : int or None
+        Truncated SVD of the features to that many columns.
+    center : bool
+        Subtract the column means.
+    smoothing : int
+        Steps of D^-1/2 (A + I) D^-1/2 applied to the features, which the encoder gets and the decoder must return.
+    scale : bool
+        Divide the features by their root mean square.
+    geometry : {"euclidean", "cosine"}
+        Where clusters are compact: z, as in the papers, or z / ||z||.
+    bandwidth : float or "auto", default 1
+        Squared distance at which the Student-t kernel has fallen to one half; "auto": the mean squared distance of the
+        nodes to their centre after k-means.
+    device : {"auto", "cpu", "cuda"}
+    random_state : int, Generator or None
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **AutoencoderClusterer._parameter_constraints,
+        "epochs": [Interval(Integral, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "tau": [Interval(Real, 0, None, closed="neither")],
+        "order": [Interval(Integral, 1, None, closed="left")],
+        "influence": [StrOptions({"power", "cumulative", "ppr"})],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), None],
+        "stop": [StrOptions({"last"})],
+        "collapse_guard": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int | None = None,
+        *,
+        epochs: int = 200,
+        pretrain_epochs: int = 30,
+        lr: float = 1e-3,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        tau: float = 0.5,
+        order: int = 1,
+        influence: str = "cumulative",
+        hidden: tuple[int, ...] = (500, 500, 2000),
+        latent_dim: int = 10,
+        batch_size: int | None = None,
+        stop: str = "last",
+        collapse_guard: float = 0.0,
+        weighting: str = "none",
+        n_components: int | None = None,
+        center: bool = False,
+        smoothing: int = 0,
+        scale: bool = False,
+        geometry: str = "euclidean",
+        bandwidth: float | str = 1.0,
+        device: str = "auto",
+        random_state: Any = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.epochs = epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.lr = lr
+        self.alpha = alpha
+        self.beta = beta
+        self.tau = tau
+        self.order = order
+        self.influence = influence
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.batch_size = batch_size
+        self.stop = stop
+        self.collapse_guard = collapse_guard
+        self.weighting = weighting
+        self.n_components = n_components
+        self.center = center
+        self.smoothing = smoothing
+        self.scale = scale
+        self.geometry = geometry
+        self.bandwidth = bandwidth
+        self.device = device
+        self.random_state = random_state
+
+    @abstractmethod
+    def _contrast(self, z: Tensor, pairs: Pairs, labels: Tensor, columns: Tensor | None, population: int) -> Tensor:
+        """The contrast of a block: z (m, latent) anchors first, pairs (a, m), labels (a,), columns a sample of ids."""
+
+    def _refine(
+        self, graph: Graph, x: Features, generator: torch.Generator, monitor: Monitor, checkpoints: Checkpoints
+    ) -> tuple[list[dict[str, float]], dict[str, Any]]:
+        gamma = influence(graph.adjacency, self.order, self.influence)
+        # fused: one pass over the weights instead of one per arithmetic operation
+        optimiser = torch.optim.Adam(self._network.parameters(), lr=self.lr, fused=True)
+        size = self.batch_size or (graph.n if graph.n <= FULL_BATCH_LIMIT else BATCH)
+        make = self._whole_epoch if size >= graph.n else self._batch_epoch
+        epoch = make(x, gamma, size, optimiser, generator)
+        phase = Phase("training", self.epochs, self._network, optimiser, generator, epoch)
+        train(phase, monitor, checkpoints, guard=CollapseGuard(self.collapse_guard) if self.collapse_guard else None)
+        return phase.history, {"epochs": len(phase.history), "stopped": phase.stopped or "last"}
+
+    def _losses(
+        self, z: Tensor, x: Tensor | None, pairs: Pairs, frequencies: Tensor | None, columns: Tensor | None, n: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The weighted parts of the loss on a block, and the (a,) cluster ids of its anchors."""
+        a = pairs.shape[0]
+        q = self._network.assign(z[:a])
+        labels = q.detach().argmax(1)
+        parts = {
+            "kl": self.beta * kl_divergence(target_distribution(q, frequencies), q),
+            "contrast": self.alpha * self._contrast(z, pairs, labels, columns, n),
+        }
+        if self._network.decoder is not None:
+            parts["reconstruction"] = F.mse_loss(self._network.decoder(z[:a]), x)
+        return parts, labels
+
+    def _whole_epoch(
+        self, x: Features, gamma: Any, size: int, optimiser: torch.optim.Optimizer, generator: torch.Generator
+    ) -> Callable[[], Epoch]:
+        n = x.shape[0]
+        inputs = whole_input(x, self.device_)
+        target = dense_rows(x, slice(None), self.device_) if self._network.decoder is not None else None
+        pairs = Pairs.from_scipy(gamma, self.device_)
+
+        def epoch() -> Epoch:
+            columns = None
+            if n > EXACT_LIMIT:
+                columns = torch.randperm(n, generator=generator)[:SAMPLED].to(self.device_)
+            optimiser.zero_grad()
+            parts, labels = self._losses(self._network.encoder(inputs), target, pairs, None, columns, n)
+            return Epoch(_step(parts, optimiser), labels)
+
+        return epoch
+
+    def _batch_epoch(
+        self, x: Features, gamma: Any, size: int, optimiser: torch.optim.Optimizer, generator: torch.Generator
+    ) -> Callable[[], Epoch]:
+        n = x.shape[0]
+        sampler = BlockSampler(gamma, FAN_OUT)
+
+        def epoch() -> Epoch:
+            with torch.no_grad():
+                q = self._network.assign(encode(self._network.encoder, x, self.device_))
+            frequencies, labels = q.sum(0), q.argmax(1)
+            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+            total: dict[str, float] = {}
+            for seeds in batches(n, size, generator):
+                nodes, sampled = sampler.block(seeds, rng)
+                rows = dense_rows(x, nodes, self.device_)
+                optimiser.zero_grad()
+                parts, _ = self._losses(
+                    self._network.encoder(rows), rows[: len(seeds)], Pairs.from_scipy(sampled, self.device_),
+                    frequencies, torch.arange(len(seeds), device=self.device_), n,
+                )
+                for name, value in _step(parts, optimiser).items():
+                    total[name] = total.get(name, 0.0) + value * len(seeds) / n
+            return Epoch(total, labels)
+
+        return epoch
+
+
+def _step(parts: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    loss = torch.stack(list(parts.values())).sum()
+    loss.backward()
+    optimiser.step()
+    return {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}

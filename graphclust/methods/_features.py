@@ -1,0 +1,101 @@
+"""What happens to the node features before an encoder sees them; fitted on one graph, applied to others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import randomized_svd
+
+from graphclust.graph import Graph, InputError
+from graphclust.propagation import smooth
+
+Weighting = Literal["none", "l2", "tfidf", "auto"]
+Features = np.ndarray | sp.csr_array
+
+
+@dataclass
+class FeatureTransform:
+    """weighting -> SVD -> centring -> smoothing over the edges -> scale; each step is off by default.
+
+    Parameters
+    ----------
+    weighting : "none"; "l2", rows of length 1; "tfidf", columns times log((1 + n) / (1 + df)) + 1, then "l2"; "auto",
+        "tfidf" for binary features (a bag of words) and "l2" for any other
+    n_components : project on that many leading right singular vectors; None, or at least d: do not
+    center : subtract the column means
+    smoothing : steps of D^-1/2 (A + I) D^-1/2
+    scale : divide by the root mean square of all values
+    """
+
+    weighting: Weighting = "none"
+    n_components: int | None = None
+    center: bool = False
+    smoothing: int = 0
+    scale: bool = False
+
+    idf: np.ndarray | None = None
+    components: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    rms: float = 1.0
+    n_features: int = 0
+
+    def fit(self, graph: Graph, seed: int) -> Self:
+        """Learn idf, singular vectors, means and scale from ``graph``; ``seed`` is for the randomised SVD."""
+        x = graph.x
+        self.n_features = x.shape[1]
+        if self.weighting == "tfidf" or (self.weighting == "auto" and _is_binary(x)):
+            frequency = np.asarray((x > 0).sum(axis=0)).ravel()
+            self.idf = (np.log((1 + graph.n) / (1 + frequency)) + 1).astype(np.float32)
+        x = self._weighted(x)
+        if self.n_components is not None and self.n_components < min(x.shape):
+            self.components = randomized_svd(x, self.n_components, random_state=seed)[2].astype(np.float32)
+            x = x @ self.components.T
+        if self.center:
+            self.mean = np.asarray(x.mean(axis=0), dtype=np.float32).ravel()
+        if self.scale:
+            values = self._propagated(self._centred(x), graph)
+            values = values.data if sp.issparse(values) else values
+            total = float(np.square(values, dtype=np.float64).sum())
+            self.rms = float(np.sqrt(total / (graph.n * x.shape[1]))) or 1.0
+        return self
+
+    def transform(self, graph: Graph) -> Features:
+        """The features of ``graph``, transformed, float32; sparse only when they were and every step allows it.
+
+        Raises
+        ------
+        InputError
+            Another number of features than in :meth:`fit`, or none.
+        """
+        found = None if graph.x is None else graph.x.shape[1]
+        if found != self.n_features:
+            raise InputError(f"the model was fitted on d = {self.n_features} features; the data has {found}")
+        x = self._weighted(graph.x)
+        if self.components is not None:
+            x = x @ self.components.T
+        x = self._propagated(self._centred(x), graph)
+        return x / np.float32(self.rms) if self.scale else x
+
+    def _weighted(self, x: Features) -> Features:
+        if self.weighting == "none":
+            return x
+        if self.idf is not None:
+            x = sp.csr_array(x.multiply(self.idf)) if sp.issparse(x) else x * self.idf
+        return normalize(x)
+
+    def _centred(self, x: Features) -> Features:
+        if self.mean is None:
+            return x
+        return (x.toarray() if sp.issparse(x) else x) - self.mean
+
+    def _propagated(self, x: Features, graph: Graph) -> Features:
+        return smooth(x, graph.adjacency, self.smoothing) if self.smoothing else x
+
+
+def _is_binary(x: Features) -> bool:
+    values = x.data if sp.issparse(x) else x
+    return bool(np.all((values == 0) | (values == 1)))

@@ -1,0 +1,104 @@
+"""Encoder, cluster centres and, where a method reconstructs, decoder: what the deep methods train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from graphclust.encoders import MLP, Autoencoder
+from graphclust.encoders.sparse import SparseInput
+from graphclust.losses import soft_assignment
+from graphclust.methods._features import Features
+from graphclust.training import Epoch
+
+# Rows encoded at a time outside of training.
+CHUNK = 4096
+# k-means looks at no more nodes than this, drawn uniformly.
+KMEANS_LIMIT = 100_000
+
+
+class ClusterNetwork(nn.Module):
+    """z = encoder(x), u = z or z / ||z||, q = Student t of u against the centres.
+
+    Parameters
+    ----------
+    encoder, decoder : the decoder is None where the method does not reconstruct
+    n_clusters : K
+    cosine : u = z / ||z||, and the centres likewise
+    """
+
+    def __init__(self, encoder: MLP, decoder: MLP | None, n_clusters: int, cosine: bool) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.cosine = encoder, decoder, cosine
+        self.centres = nn.Parameter(torch.zeros(n_clusters, encoder.layers[-1].out_features))
+        self.register_buffer("bandwidth", torch.ones(()))
+
+    def position(self, z: Tensor) -> Tensor:
+        """u, where the clusters are compact, shape (n, latent)."""
+        return F.normalize(z, dim=1) if self.cosine else z
+
+    def assign(self, z: Tensor) -> Tensor:
+        """q, shape (n, K)."""
+        return soft_assignment(self.position(z), self.position(self.centres), self.bandwidth)
+
+    def start(self, z: Tensor, seed: int, n_init: int, adapt_bandwidth: bool) -> None:
+        """Set the centres by k-means on u, and the bandwidth to the mean squared distance to the own centre."""
+        u = self.position(z).cpu().numpy()
+        if len(u) > KMEANS_LIMIT:
+            u = u[np.random.default_rng(seed).choice(len(u), KMEANS_LIMIT, replace=False)]
+        model = KMeans(len(self.centres), n_init=n_init, random_state=seed).fit(u)
+        with torch.no_grad():
+            self.centres.copy_(torch.from_numpy(model.cluster_centers_))
+            if adapt_bandwidth and model.inertia_ > 0:
+                self.bandwidth.fill_(model.inertia_ / len(u))
+
+
+def encode(encoder: MLP, x: Features, device: torch.device) -> Tensor:
+    """z of all rows of ``x`` without gradient, in chunks, shape (n, latent), on ``device``."""
+    with torch.no_grad():
+        return torch.cat([encoder(dense_rows(x, slice(i, i + CHUNK), device)) for i in range(0, x.shape[0], CHUNK)])
+
+
+def dense_rows(x: Features, rows: slice | np.ndarray, device: torch.device) -> Tensor:
+    """Some rows of the features as a dense tensor on ``device``."""
+    picked = x[rows]
+    picked = picked.toarray() if sp.issparse(picked) else np.ascontiguousarray(picked)
+    # as_tensor would share memory with the user's array
+    return torch.tensor(picked, dtype=torch.float32, device=device)
+
+
+def whole_input(x: Features, device: torch.device) -> Tensor | SparseInput:
+    """All features on ``device``, sparse if they are."""
+    return SparseInput(x, device) if sp.issparse(x) else dense_rows(x, slice(None), device)
+
+
+def batches(n: int, size: int, generator: torch.Generator) -> Iterator[np.ndarray]:
+    """A random partition of 0..n-1 into batches of ``size``, the last one smaller."""
+    for batch in torch.randperm(n, generator=generator).split(size):
+        yield batch.numpy()
+
+
+def reconstruction_epoch(
+    autoencoder: Autoencoder, x: Features, size: int, device: torch.device,
+    optimiser: torch.optim.Optimizer, generator: torch.Generator,
+) -> Callable[[], Epoch]:
+    """One pass of pre-training: mean squared reconstruction error over shuffled batches (SDCN, data/pretrain.py)."""
+
+    def epoch() -> Epoch:
+        total = 0.0
+        for rows in batches(x.shape[0], size, generator):
+            batch = dense_rows(x, rows, device)
+            optimiser.zero_grad()
+            loss = F.mse_loss(autoencoder(batch)[1], batch)
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(rows)
+        return Epoch({"reconstruction": total / x.shape[0]})
+
+    return epoch

@@ -1,0 +1,189 @@
+"""The one training loop: phases of epochs, checkpoints that resume bit for bit, divergence check, label-free stop."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphclust.graph import InputError
+from graphclust.monitor import Monitor
+from graphclust.runs.atomic import write_atomic
+
+
+class DivergenceError(RuntimeError):
+    """The loss is no longer a finite number: the message names the epoch and what to change."""
+
+
+class Epoch(NamedTuple):
+    """What one pass gives: the losses, and the (n,) cluster ids before its updates (None when there are none yet)."""
+
+    losses: dict[str, float]
+    labels: Tensor | None = None
+
+
+@dataclass
+class Phase:
+    """A stretch of training: ``epoch()`` makes one pass over the data and updates ``module`` through ``optimiser``.
+
+    ``generator`` is the only source of randomness inside ``epoch``.
+    """
+
+    name: str
+    epochs: int
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    generator: torch.Generator
+    epoch: Callable[[], Epoch]
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: str | None = None
+    """Why the phase ended before its last epoch."""
+
+
+class CollapseGuard:
+    """Ends training when clusters die, and brings back the weights of the epoch before.
+
+    The effective number of clusters is exp(entropy of the cluster sizes). When it falls below ``share`` times its
+    value in the first epoch the assignment is collapsing: the later epochs only make it worse.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.start: float | None = None
+        self.weights: dict[str, Tensor] | None = None
+
+    def check(self, labels: Tensor, module: nn.Module, before: dict[str, Tensor]) -> bool:
+        """True on collapse, with the last sound weights restored; ``before`` are the weights that gave ``labels``."""
+        effective = effective_clusters(labels)
+        if self.start is None:
+            self.start = effective
+        if effective >= self.share * self.start or self.weights is None:
+            self.weights = before
+            return False
+        module.load_state_dict(self.weights)
+        return True
+
+
+def effective_clusters(labels: Tensor) -> float:
+    """exp of the entropy of the cluster sizes: K for K equal clusters, 1 for a single one."""
+    share = torch.bincount(labels).double() / len(labels)
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+
+
+class Checkpoints:
+    """The state of a fit in one file, written to a temporary name and renamed.
+
+    Parameters
+    ----------
+    path : the file; None: nothing is written or read
+    key : what the state belongs to (method, parameters, data); a file with another key is refused
+    seed : what all randomness of the fit is derived from; the file's own wins, so that a fit without a fixed seed
+        resumes as well
+    interval : seconds between two writes; the end of a phase is always written
+    """
+
+    def __init__(self, path: Path | None, key: str, seed: int, interval: float = 30.0) -> None:
+        self.path, self.key, self.seed, self.interval = path, key, seed, interval
+        self.state: dict[str, Any] | None = None
+        self._written = time.monotonic()
+        if path is not None and path.exists():
+            try:
+                self.state = torch.load(path, weights_only=True, map_location="cpu")
+            except (RuntimeError, pickle.UnpicklingError, EOFError) as e:
+                raise InputError(f"the checkpoint {path} cannot be read ({e}); remove it to start afresh") from e
+            if self.state["key"] != key:
+                raise InputError(f"the checkpoint {path} belongs to a fit with other parameters or data; remove it")
+            self.seed = self.state["seed"]
+
+    def reached(self, phase: str) -> bool:
+        """True when the file holds the state of ``phase``."""
+        return self.state is not None and self.state["phase"] == phase
+
+    def restore(self, phase: Phase, guard: CollapseGuard | None) -> None:
+        """Put ``phase`` where the file left it, if the file holds that phase."""
+        if not self.reached(phase.name):
+            return
+        state = self.state
+        phase.module.load_state_dict(state["module"])
+        phase.optimiser.load_state_dict(state["optimiser"])
+        phase.generator.set_state(state["generator"])
+        phase.history, phase.stopped = state["history"], state["stopped"]
+        if guard is not None:
+            guard.start, guard.weights = state["guard"]
+
+    def save(self, phase: Phase, guard: CollapseGuard | None, *, force: bool = False) -> None:
+        """Write the state after the last epoch of ``phase.history``, if it is time."""
+        if self.path is None or not (force or time.monotonic() - self._written >= self.interval):
+            return
+        buffer = io.BytesIO()
+        torch.save({
+            "key": self.key, "seed": self.seed, "phase": phase.name, "module": phase.module.state_dict(),
+            "optimiser": phase.optimiser.state_dict(), "generator": phase.generator.get_state(),
+            "history": phase.history, "stopped": phase.stopped,
+            "guard": None if guard is None else (guard.start, guard.weights),
+        }, buffer)
+        write_atomic(self.path, buffer.getvalue())
+        self._written = time.monotonic()
+
+
+def train(
+    phase: Phase, monitor: Monitor, checkpoints: Checkpoints, *, guard: CollapseGuard | None = None
+) -> None:
+    """Run ``phase`` to its last epoch, from where the checkpoint left it; fills ``phase.history``.
+
+    Raises
+    ------
+    DivergenceError
+        A loss that is NaN or infinite.
+    """
+    checkpoints.restore(phase, guard)
+    monitor.start(phase.epochs, phase.name)
+    while len(phase.history) < phase.epochs and phase.stopped is None:
+        number = len(phase.history)
+        before = _copy(phase.module) if guard is not None else None
+        losses, labels = phase.epoch()
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            raise DivergenceError(
+                f"{phase.name} diverged: {bad[0]} is {losses[bad[0]]} in epoch {number}; lower lr (now "
+                f"{phase.optimiser.param_groups[0]['lr']:g}), or scale the features to unit variance"
+            )
+        phase.history.append({"epoch": number, **losses})
+        if guard is not None and guard.check(labels, phase.module, before):
+            phase.stopped = "collapse"
+        monitor.step(number, losses, None if labels is None else lambda found=labels: found.cpu().numpy())
+        checkpoints.save(phase, guard, force=phase.stopped is not None or len(phase.history) == phase.epochs)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device called "auto" (cuda when there is one), "cpu", "cuda" or "cuda:i".
+
+    Raises
+    ------
+    InputError
+        cuda is asked for and absent.
+    """
+    present = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda" if present else "cpu")
+    if device.startswith("cuda") and not present:
+        raise InputError(f"device = {device!r}, but torch finds no cuda device here; use device='cpu' or 'auto'")
+    return torch.device(device)
+
+
+def torch_generator(rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator seeded from a NumPy one."""
+    return torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
