@@ -20,7 +20,7 @@ from graphclust.runs.store import RunDir
 # the metrics of the main table, and their headings where the name is long
 SHOWN = {"acc": "ACC", "nmi": "NMI", "ari": "ARI", "f1": "F1", "modularity": "modularity",
          "conductance_weighted": "conductance"}
-NARROW = {"modularity": "mod.", "conductance": "cond."}
+NARROW = {"modularity": "mod.", "conductance": "cond.", "seconds": "sec"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def terminal_tables(df: pd.DataFrame) -> list[RichTable]:
     """One rich table per data set; the best value of each metric is bold."""
     out = []
     for table in tables(df):
-        rich = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        rich = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, heading in enumerate(table.columns):
             rich.add_column(NARROW.get(heading, heading), justify="right" if i else "left", overflow="fold")
         for row in table.rows:
@@ -170,15 +170,18 @@ def terminal_tables(df: pd.DataFrame) -> list[RichTable]:
 
 
 def _narrow(text: str) -> str:
-    """The spread under the mean: eleven columns then fit into 80 characters."""
-    for wide, narrow in ((" ± 0.", "\n±."), (" ± ", "\n±"), (" (", "\n("), (" finished", "\nfinished")):
+    """The spread and the source of k go under the mean: eleven columns then fit into 80 characters."""
+    for wide, narrow in ((" ± 0.", "\n±."), (" ± ", "\n±"), (" (", "\n"), (")", ""), (" finished", "")):
         text = text.replace(wide, narrow)
     return text
 
 
-NOTE = ("Mean ± standard deviation over the finished seeds; bold: best mean; rows by NMI, without labels by modularity. "
-        "In brackets after k: given, as the data declares (data), or found by the method (method). Conductance is the "
-        "volume-weighted mean, lower is better. Seconds and MB: of the fit with its pre-training, mean.")
+NOTE = (
+    "Mean ± standard deviation over the finished seeds; bold: best mean; rows by NMI, or by modularity where "
+    "there are no labels. k counts the non-empty clusters; in brackets where it comes from: given, as the data "
+    "declares (data), or found by the method (method). Conductance is the volume-weighted mean, lower is better. "
+    "Seconds are those of the fit with its pre-training, MB the peak memory of the process."
+)
 
 
 def to_markdown(df: pd.DataFrame) -> str:

@@ -1,0 +1,262 @@
+"""The figures of a report, each an SVG that takes the page's text colour.
+
+Only matplotlib's ``Figure`` objects are used: nothing touches pyplot, its backend or its global state.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA, TruncatedSVD
+
+from graphclust.metrics.partition import contingency
+
+# Okabe & Ito's palette, safe for the colour-blind, without the two that vanish on a white or a black page
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#8C6D46"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+DASHES = ["-", "--", ":", "-."]
+GREY = "#8a8f98"
+# stands for the page's text colour: the SVG says "currentColor" in its place
+INK = "#010203"
+POINTS = 4_000
+COLUMNS_SHOWN, CLASSES_NAMED = 24, 15
+
+STYLE = {
+    "font.size": 9, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "graphclust",
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
+    "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
+    "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
+    "text.parse_math": False, "axes.linewidth": 0.6, "lines.linewidth": 1.4,
+}
+
+
+# how to read each figure
+READ_LOSS = (
+    "One thin line per seed and loss; pre-training and training follow each other on the axis. A loss that still "
+    "falls at the right edge wants more epochs; a jump, or a spread between seeds, is instability."
+)
+READ_CURVES = (
+    "Mean over the seeds, the band is one standard deviation. No method saw these curves: they are computed with "
+    "the labels after the run. A line that falls after a peak is what the oracle columns hide."
+)
+READ_EMBEDDING = (
+    "Each point is a node of the first seed's run on the first two principal components of the embedding, "
+    "coloured and marked by cluster and, where there are labels, in a second panel by label (grey: unknown). "
+    "Groups that overlap here may still be apart in the other dimensions. The largest groups have colours of "
+    "their own, the rest are grey; of many nodes a random sample is drawn."
+)
+READ_CONFUSION = (
+    "Rows are the classes, columns the clusters of the first seed's run. Each class's matched cluster stands on "
+    "the diagonal, unmatched clusters to the right by size. The shade is the share of the class (a row adds up to "
+    "1), the number counts nodes. Weight off the diagonal in a row: the class is split; in a column: classes are "
+    "merged."
+)
+READ_SIZES = (
+    "Sizes of the first seed's clusters from the largest to the smallest, on logarithmic axes; the thick grey "
+    "line, where there are labels, is the classes. A steep line is one giant cluster and crumbs; a long tail at 1 "
+    "is isolated nodes."
+)
+READ_SPEED = (
+    "Mean over the finished seeds, the bar is one standard deviation. Up is better, left is faster: a method with "
+    "another one above it and to its left has nothing to offer on this data set."
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: its SVG, what it shows, and how to read it."""
+
+    svg: str
+    title: str
+    caption: str
+
+
+def _svg(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
+    body = buffer.getvalue()
+    body = body[body.index("<svg"):].replace(INK, "currentColor")
+    # the page decides the size and the viewBox keeps the shape; on a phone a wide figure scrolls, still legible
+    body = re.sub(r'height="[\d.]+pt"', "", body, count=1)
+    narrowest = 0.75 * 72 * figure.get_figwidth()
+    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" style="min-width: {narrowest:.0f}pt" ', 1)
+
+
+def _grid(count: int, width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))[:count]
+
+
+def _style(i: int) -> dict[str, str]:
+    return {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
+
+
+def _marker(i: int) -> str:
+    """Shifted by one each time the palette starts again, so that no two of 49 methods look alike."""
+    return MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]
+
+
+def _hide_rest(figure: Figure, used: Sequence[Axes]) -> None:
+    for axes in figure.axes:
+        if axes not in used:
+            axes.set_axis_off()
+
+
+def loss_curves(histories: dict[str, list[list[dict[str, float]]]]) -> Picture:
+    """One panel a method, one line a loss, all seeds; ``histories[method]`` holds one history a run."""
+    with rc_context(STYLE):
+        figure, panels = _grid(len(histories), 3.4, 2.5, 3)
+        for axes, (method, runs) in zip(panels, histories.items(), strict=True):
+            frames = [pd.DataFrame(h).drop(columns="epoch", errors="ignore") for h in runs]
+            names = list(dict.fromkeys(c for f in frames for c in f.columns))
+            for run in frames:
+                for name in run.columns:
+                    style = _style(names.index(name))
+                    axes.plot(np.arange(len(run)), run[name], **style, alpha=0.6, linewidth=1,
+                              label=name if run is frames[0] else None)
+            positive = all((f > 0).to_numpy()[f.notna().to_numpy()].all() for f in frames)
+            axes.set(title=method, xlabel="epoch (all phases)", ylabel="loss", yscale="log" if positive else "linear")
+            axes.legend(fontsize=7)
+        _hide_rest(figure, panels)
+        return Picture(_svg(figure, "Loss curves"), "Loss per epoch", READ_LOSS)
+
+
+def metric_curves(curves: dict[str, list[np.ndarray]], colour: dict[str, int]) -> Picture:
+    """ACC, NMI, ARI and F1 per epoch; ``curves[method]`` holds (epochs, 5) arrays: epoch and the four metrics.
+
+    Here and below ``colour[method]`` is the method's place in the palette, the same in every figure of a report.
+    """
+    with rc_context(STYLE):
+        figure, panels = _grid(4, 3.2, 2.5, 2)
+        for column, (axes, name) in enumerate(zip(panels, ("ACC", "NMI", "ARI", "F1"), strict=True), start=1):
+            for method, runs in curves.items():
+                i = colour[method]
+                values = pd.concat([pd.Series(r[:, column], index=r[:, 0]) for r in runs], axis=1)
+                mean, std = values.mean(axis=1), values.std(axis=1).fillna(0.0)
+                axes.plot(mean.index, mean, **_style(i), label=method)
+                axes.fill_between(mean.index, mean - std, mean + std, color=_style(i)["color"], alpha=0.15, lw=0)
+            axes.set(xlabel="epoch", ylabel=f"{name} (fraction)")
+        panels[0].legend(fontsize=7)
+        return Picture(_svg(figure, "Metrics per epoch"), "Metrics per epoch, computed afterwards", READ_CURVES)
+
+
+def embeddings(runs: dict[str, tuple[np.ndarray, np.ndarray]], y: np.ndarray | None) -> Picture:
+    """First two principal components; ``runs[method]`` is (embedding (n, d), labels (n,)); coloured also by ``y``."""
+    sides = 1 if y is None else 2
+    with rc_context(STYLE):
+        figure, panels = _grid(len(runs) * sides, 2.9, 2.7, 4 if sides == 2 else 3)
+        for i, (method, (embedding, labels)) in enumerate(runs.items()):
+            n = len(labels)
+            shown = np.random.default_rng(0).permutation(n)[:POINTS]
+            points = _plane(embedding)[shown]
+            own = panels[i * sides:(i + 1) * sides]
+            _points(own[0], points, labels[shown], f"{method}: clusters")
+            if y is not None:
+                _points(own[1], points, y[shown], f"{method}: labels")
+        _hide_rest(figure, panels)
+        return Picture(_svg(figure, "Embeddings"), "Embedding in two dimensions", READ_EMBEDDING)
+
+
+def _plane(embedding: np.ndarray) -> np.ndarray:
+    embedding = np.nan_to_num(embedding.reshape(len(embedding), -1))
+    if min(embedding.shape) < 2:
+        return np.column_stack((embedding[:, 0], np.zeros(len(embedding))))
+    if embedding.shape[1] > 500:
+        return TruncatedSVD(2, random_state=0).fit_transform(embedding - embedding.mean(axis=0))
+    return PCA(2, random_state=0).fit_transform(embedding)
+
+
+def _points(axes: Axes, points: np.ndarray, groups: np.ndarray, title: str) -> None:
+    ids, sizes = np.unique(groups[groups >= 0], return_counts=True)
+    named = ids[np.argsort(-sizes, kind="stable")][:len(PALETTE) * 3]
+    size = float(np.clip(4000 / len(points), 3, 24))
+    common = {"s": size, "linewidths": 0, "alpha": 0.75, "rasterized": len(points) > 300}
+    rest = ~np.isin(groups, named)
+    axes.scatter(*points[rest].T, color=GREY, **common)
+    for i, group in enumerate(named):
+        own = groups == group
+        axes.scatter(*points[own].T, color=PALETTE[i % len(PALETTE)], marker=MARKERS[i // len(PALETTE)], **common)
+    axes.set(title=title, xlabel="component 1", ylabel="component 2", xticks=[], yticks=[])
+
+
+def confusions(runs: dict[str, np.ndarray], y: np.ndarray, class_names: Sequence[str] | None) -> Picture:
+    """Classes against clusters in matched order; ``runs[method]`` are labels (n,); nodes with y = -1 are left out."""
+    known = y >= 0
+    with rc_context(STYLE):
+        figure, panels = _grid(len(runs), 3.6, 3.2, 3)
+        for axes, (method, labels) in zip(panels, runs.items(), strict=True):
+            c = contingency(y[known], labels[known])
+            row, col = c.matching
+            order = col[np.argsort(row)]
+            rest = np.setdiff1d(np.arange(c.table.shape[1]), order)
+            rest = rest[np.argsort(-c.clusters[rest], kind="stable")]
+            dense = c.table.tocsc()[:, np.concatenate((order, rest))].toarray()
+            ticks = [str(i) for i in np.unique(labels[known])[np.concatenate((order, rest))]]
+            if dense.shape[1] > COLUMNS_SHOWN:
+                dense = np.column_stack((dense[:, :COLUMNS_SHOWN - 1], dense[:, COLUMNS_SHOWN - 1:].sum(axis=1)))
+                ticks = [*ticks[:COLUMNS_SHOWN - 1], "rest"]
+            classes = [_class_name(i, class_names) for i in np.unique(y[known])]
+            _heat(axes, dense, classes, ticks, method)
+        _hide_rest(figure, panels)
+        return Picture(_svg(figure, "Confusion matrices"), "Confusion of classes and clusters", READ_CONFUSION)
+
+
+def _class_name(i: int, names: Sequence[str] | None) -> str:
+    text = str(names[i]) if names is not None and i < len(names) else str(i)
+    return text if len(text) <= 18 else text[:17] + "…"
+
+
+def _heat(axes: Axes, counts: np.ndarray, classes: list[str], clusters: list[str], title: str) -> None:
+    share = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    if counts.size <= 170:
+        for (r, c), value in np.ndenumerate(counts):
+            if value:
+                axes.text(c, r, str(value), ha="center", va="center", fontsize=6,
+                          color="#ffffff" if share[r, c] < 0.55 else "#000000")
+    axes.set(title=title, xlabel="cluster", ylabel="class")
+    few = len(classes) <= 2 * CLASSES_NAMED
+    axes.set_yticks(np.arange(len(classes)) if few else [], classes if few else [], fontsize=7)
+    axes.set_xticks(np.arange(len(clusters)), clusters, fontsize=6, rotation=90 if len(clusters) > 12 else 0)
+
+
+def cluster_sizes(runs: dict[str, np.ndarray], y: np.ndarray | None, colour: dict[str, int]) -> Picture:
+    """Sorted cluster sizes of each method's first run, and of the classes."""
+    with rc_context(STYLE):
+        figure, (axes,) = _grid(1, 6.4, 3.0, 1)
+        if y is not None:
+            sizes = np.sort(np.unique(y[y >= 0], return_counts=True)[1])[::-1]
+            axes.plot(np.arange(1, len(sizes) + 1), sizes, color=GREY, linewidth=4, alpha=0.6, label="classes")
+        for method, labels in runs.items():
+            sizes = np.sort(np.unique(labels, return_counts=True)[1])[::-1]
+            axes.plot(np.arange(1, len(sizes) + 1), sizes, **_style(colour[method]), marker=_marker(colour[method]),
+                      markersize=3.5, label=method)
+        axes.set(xlabel="cluster, largest first (logarithmic)", ylabel="nodes (logarithmic)")
+        axes.set(xscale="log", yscale="log")
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return Picture(_svg(figure, "Cluster sizes"), "Cluster sizes", READ_SIZES)
+
+
+def speed_and_quality(table: pd.DataFrame, metric: str, name: str, colour: dict[str, int]) -> Picture:
+    """Seconds against ``metric``; ``table`` as :func:`graphclust.runs.stats.aggregate` gives it for one data set."""
+    table = table.dropna(subset=[(metric, "mean"), ("seconds", "mean")])
+    with rc_context(STYLE):
+        figure, (axes,) = _grid(1, 6.4, 3.2, 1)
+        for method, row in table.iterrows():
+            axes.errorbar(row[("seconds", "mean")], row[(metric, "mean")], yerr=np.nan_to_num(row[(metric, "std")]),
+                          color=_style(colour[method])["color"], marker=_marker(colour[method]), markersize=7,
+                          linestyle="none", elinewidth=1, label=method)
+        axes.set(xlabel="seconds of the fit (logarithmic)", ylabel=name, xscale="log")
+        axes.margins(0.12)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return Picture(_svg(figure, "Speed and quality"), "Speed against quality", READ_SPEED)
