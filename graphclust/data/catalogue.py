@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -34,7 +34,7 @@ class Entry(BaseModel, frozen=True):
 _PLANETOID = "Sen et al. 2008, split of Yang et al. 2016 (arXiv 1603.08861)"
 _PITFALLS = "Shchur et al. 2018 (arXiv 1811.05868)"
 _SDCN = "Bo et al. 2020 (arXiv 2002.01633)"
-_OWN_COPY = "no archive to fetch: put NAME.npz in the folder that GRAPHCLUST_DATA names"
+_OWN_COPY = "put your own NAME.npz in the folder GRAPHCLUST_DATA"
 _OPEN = "research use; no licence stated by the source"
 
 _ENTRIES = [
@@ -42,7 +42,7 @@ _ENTRIES = [
           licence="package metadata (facts)", note="packages, dependencies, archive sections, description words"),
     Entry(name="karate", kind="embedded", n=34, m=78, k=2, source="Zachary 1977 (DOI 10.1086/jar.33.4.3629752)",
           licence="BSD-3-Clause (networkx)", note="weighted; classes: the club's two factions"),
-    Entry(name="digits-knn", kind="embedded", n=1797, d=64, k=10, source="UCI optdigits, scikit-learn's copy",
+    Entry(name="digits-knn", kind="embedded", n=1797, m=6310, d=64, k=10, source="UCI optdigits, scikit-learn's copy",
           licence="CC BY 4.0", note="symmetric nearest-neighbour graph; parameter k=5"),
     Entry(name="sbm", kind="generator", source="Holland et al. 1983 (DOI 10.1016/0378-8733(83)90021-7)",
           licence="generated", note="n, k, p_in, p_out or degree_in, degree_out, sizes, seed"),
@@ -109,7 +109,12 @@ def check_params(name: str, given: dict[str, object], allowed: list[str]) -> Non
 def data_folder() -> Path | None:
     """The user's own folder of data sets, searched first: the environment variable GRAPHCLUST_DATA."""
     value = os.environ.get("GRAPHCLUST_DATA")
-    return Path(value).expanduser() if value else None
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"GRAPHCLUST_DATA = {value} is no folder; set it to the folder of your npz files, or unset it")
+    return folder
 
 
 def local_copy(name: str) -> Path | None:
@@ -124,6 +129,19 @@ def cache_folder() -> Path:
     """Where fetched sets are kept: ``$XDG_CACHE_HOME/graphclust``, or ``~/.cache/graphclust``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "graphclust"
+
+
+def cached(name: str) -> Path | None:
+    """The cached file, ``NAME-<first 16 hex digits of its sha256>.npz``: content and checksum appear in one rename."""
+    return next(iter(sorted(cache_folder().glob(f"{name}-{'[0-9a-f]' * 16}.npz"))), None)
+
+
+def describe() -> list[dict[str, Any]]:
+    """The catalogue as rows: the fields of :class:`Entry`, and ``here``, whether loading needs no download."""
+    return [
+        {**e.model_dump(), "here": e.kind in ("embedded", "generator") or bool(local_copy(e.name) or cached(e.name))}
+        for e in CATALOGUE.values()
+    ]
 
 
 def offline() -> bool:

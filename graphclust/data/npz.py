@@ -1,9 +1,9 @@
 """The npz format: arrays by name, as :func:`graphclust.data.load` reads and ``graphclust data convert`` writes them.
 
-``edge_index`` (2, E), each edge in one direction or both; optional ``edge_weight`` (E,), ``y`` (n,), ``n``,
-``node_id``, ``class_names``, ``source``, ``licence``, and features either as ``x`` (n, d) or as the CSR parts
-``x_data``, ``x_indices``, ``x_indptr``, ``x_shape``. A matrix written
-by ``scipy.sparse.save_npz`` is read as an adjacency matrix.
+``edge_index`` (2, E), each edge in one direction or both; optional ``edge_weight`` (E,), ``y`` (n,), ``k``, ``n``,
+``y_levels`` (n, depth), ``node_id``, ``class_names``, ``source``, ``licence``, and features either as ``x`` (n, d)
+or as the CSR parts ``x_data``, ``x_indices``, ``x_indptr``, ``x_shape``. A matrix written by
+``scipy.sparse.save_npz`` is read as an adjacency matrix.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch_geometric.data import Data
 
 from graphclust.data.assemble import EdgePolicy, build, scipy_features
@@ -49,18 +50,24 @@ def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared
         raise InputError(f"{path} has no array 'edge_index' (it has: {', '.join(arrays) or 'nothing'})")
     x = _features(arrays, path)
     n = _node_count(arrays, x, edge_index)
-    return build(
-        name, edge_index, n, weights=weights, policy=policy, x=x, y=arrays.get("y"), k=declared.get("k"),
+    k = declared.get("k") or (int(arrays["k"]) if "k" in arrays else None)
+    data = build(
+        name, edge_index, n, weights=weights, policy=policy, x=x, y=arrays.get("y"), k=k,
         class_names=arrays.get("class_names"), node_id=arrays.get("node_id"), info=info,
     )
+    if "y_levels" in arrays:
+        data.y_levels = torch.from_numpy(arrays["y_levels"].astype(np.int64))
+    return data
 
 
 def npz_bytes(data: Data) -> bytes:
     """``data`` in this format; nothing of it is lost but ``info``, of which source and licence are kept."""
     arrays: dict[str, np.ndarray] = {"edge_index": data.edge_index.numpy(), "n": np.asarray(data.num_nodes)}
-    for key in ("edge_weight", "y"):
+    for key in ("edge_weight", "y", "y_levels"):
         if getattr(data, key, None) is not None:
             arrays[key] = getattr(data, key).numpy()
+    if "k" in data:
+        arrays["k"] = np.asarray(data.k)
     if getattr(data, "node_id", None) is not None:
         ids = np.asarray(data.node_id)
         arrays["node_id"] = ids.astype(str) if ids.dtype == object else ids
