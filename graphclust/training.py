@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -174,8 +175,10 @@ def resolve_device(device: str) -> torch.device:
     Raises
     ------
     InputError
-        cuda is asked for and absent.
+        cuda is asked for and absent, or the name is none of these.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(f"device = {device!r}; it must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
     present = torch.cuda.is_available()
     if device == "auto":
         return torch.device("cuda" if present else "cpu")

@@ -15,7 +15,10 @@ class PamC(ContrastiveClusterer):
     embeddings of each cluster, so that an epoch costs O(nnz(Gamma) d + K^2 d); see
     :func:`graphclust.losses.meta_node_contrast`, which also lists what keeps it from turning into NaN.
 
-    The parameters are those of :class:`graphclust.methods._contrastive.ContrastiveClusterer`.
+    Parameters
+    ----------
+    n_clusters, epochs, alpha, beta, tau, order, ...
+        Those of :class:`graphclust.methods._contrastive.ContrastiveClusterer`, where each is explained.
     """
 
     name = "pamc"

@@ -14,7 +14,10 @@ class SCGC(ContrastiveClusterer):
     L = MSE(x_hat, x) + beta KL(P || Q) + alpha L_NC, with the neighbour contrast over Gamma = P^r:
     :func:`graphclust.losses.neighbour_contrast`; the sum over all pairs as in ``scgc_star``.
 
-    The parameters are those of :class:`graphclust.methods._contrastive.ContrastiveClusterer`.
+    Parameters
+    ----------
+    n_clusters, epochs, alpha, beta, tau, order, ...
+        Those of :class:`graphclust.methods._contrastive.ContrastiveClusterer`, where each is explained.
     """
 
     name = "scgc"

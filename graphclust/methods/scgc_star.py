@@ -16,7 +16,10 @@ class SCGCStar(ContrastiveClusterer):
     sum over all pairs in the denominator is exact up to 20,000 nodes and takes O(n^2) time in linear memory; above,
     and in mini-batches, a uniform sample of nodes stands for all, scaled without bias.
 
-    The parameters are those of :class:`graphclust.methods._contrastive.ContrastiveClusterer`.
+    Parameters
+    ----------
+    n_clusters, epochs, alpha, beta, tau, order, ...
+        Those of :class:`graphclust.methods._contrastive.ContrastiveClusterer`, where each is explained.
     """
 
     name = "scgc_star"
