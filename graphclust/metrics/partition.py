@@ -63,7 +63,7 @@ class Contingency:
         """One-to-one pairs (class, cluster) that put as many nodes as possible on their class (Hungarian method).
 
         Among the matchings with that many nodes, one with the largest sum of F1 values is taken, so that the F1
-        metrics do not depend on the order of the ids. The smaller side is matched completely.
+        metrics do not depend on the order of the ids. A pair without a common node does not count as matched.
         """
         cells = self.table.tocoo()
         sizes = self.classes[cells.row] + self.clusters[cells.col]
@@ -72,7 +72,9 @@ class Contingency:
         if cells.shape[0] * cells.shape[1] <= DENSE_CELLS:
             gain = np.zeros(cells.shape)
             gain[cells.row, cells.col] = weights
-            return linear_sum_assignment(gain, maximize=True)
+            row, col = linear_sum_assignment(gain, maximize=True)
+            real = gain[row, col] > 0
+            return row[real], col[real]
         # each class may also take a column of its own for nothing: a full matching then always exists
         rows = np.arange(cells.shape[0])
         gain = sp.hstack([

@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from sklearn.decomposition import PCA, TruncatedSVD
 
 from graphclust.metrics.partition import contingency
@@ -54,10 +57,10 @@ READ_EMBEDDING = (
     "their own, the rest are grey; of many nodes a random sample is drawn."
 )
 READ_CONFUSION = (
-    "Rows are the classes, columns the clusters of the first seed's run. Each class's matched cluster stands on "
-    "the diagonal, unmatched clusters to the right by size. The shade is the share of the class (a row adds up to "
-    "1), the number counts nodes. Weight off the diagonal in a row: the class is split; in a column: classes are "
-    "merged."
+    "Rows are the classes, columns the clusters of the first seed's run. A class and the cluster matched to it "
+    "meet on the diagonal; classes without a cluster stand below, clusters without a class to the right, by size. "
+    "The shade is the share of the class (a row adds up to 1), the number counts nodes. Weight off the diagonal "
+    "in a row: the class is split; in a column: classes are merged."
 )
 READ_SIZES = (
     "Sizes of the first seed's clusters from the largest to the smallest, on logarithmic axes; the thick grey "
@@ -97,6 +100,14 @@ def _grid(count: int, width: float, height: float, columns: int) -> tuple[Figure
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))[:count]
 
 
+def _logarithmic(*axes: Axis) -> None:
+    """Logarithmic axes with plain numbers: powers of ten would be set as formulas."""
+    for axis in axes:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
 def _style(i: int) -> dict[str, str]:
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
 
@@ -125,7 +136,9 @@ def loss_curves(histories: dict[str, list[list[dict[str, float]]]]) -> Picture:
                     axes.plot(np.arange(len(run)), run[name], **style, alpha=0.6, linewidth=1,
                               label=name if run is frames[0] else None)
             positive = all((f > 0).to_numpy()[f.notna().to_numpy()].all() for f in frames)
-            axes.set(title=method, xlabel="epoch (all phases)", ylabel="loss", yscale="log" if positive else "linear")
+            axes.set(title=method, xlabel="epoch (all phases)", ylabel="loss")
+            if positive:
+                _logarithmic(axes.yaxis)
             axes.legend(fontsize=7)
         _hide_rest(figure, panels)
         return Picture(_svg(figure, "Loss curves"), "Loss per epoch", READ_LOSS)
@@ -197,18 +210,23 @@ def confusions(runs: dict[str, np.ndarray], y: np.ndarray, class_names: Sequence
         for axes, (method, labels) in zip(panels, runs.items(), strict=True):
             c = contingency(y[known], labels[known])
             row, col = c.matching
-            order = col[np.argsort(row)]
-            rest = np.setdiff1d(np.arange(c.table.shape[1]), order)
-            rest = rest[np.argsort(-c.clusters[rest], kind="stable")]
-            dense = c.table.tocsc()[:, np.concatenate((order, rest))].toarray()
-            ticks = [str(i) for i in np.unique(labels[known])[np.concatenate((order, rest))]]
+            first = np.argsort(row)
+            rows, columns = _matched_first(row[first], c.classes), _matched_first(col[first], c.clusters)
+            dense = c.table.toarray()[np.ix_(rows, columns)]
+            ticks = [str(i) for i in np.unique(labels[known])[columns]]
             if dense.shape[1] > COLUMNS_SHOWN:
                 dense = np.column_stack((dense[:, :COLUMNS_SHOWN - 1], dense[:, COLUMNS_SHOWN - 1:].sum(axis=1)))
                 ticks = [*ticks[:COLUMNS_SHOWN - 1], "rest"]
-            classes = [_class_name(i, class_names) for i in np.unique(y[known])]
+            classes = [_class_name(i, class_names) for i in np.unique(y[known])[rows]]
             _heat(axes, dense, classes, ticks, method)
         _hide_rest(figure, panels)
         return Picture(_svg(figure, "Confusion matrices"), "Confusion of classes and clusters", READ_CONFUSION)
+
+
+def _matched_first(matched: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The matched ids in their order, then the others by decreasing size."""
+    rest = np.setdiff1d(np.arange(len(sizes)), matched)
+    return np.concatenate((matched, rest[np.argsort(-sizes[rest], kind="stable")]))
 
 
 def _class_name(i: int, names: Sequence[str] | None) -> str:
@@ -218,12 +236,14 @@ def _class_name(i: int, names: Sequence[str] | None) -> str:
 
 def _heat(axes: Axes, counts: np.ndarray, classes: list[str], clusters: list[str], title: str) -> None:
     share = counts / counts.sum(axis=1, keepdims=True)
-    axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    shade = np.empty((*share.shape, 4))
+    shade[..., :3], shade[..., 3] = to_rgb(PALETTE[0]), share  # an empty cell shows the page, light or dark
+    axes.imshow(shade, aspect="auto", interpolation="nearest")
     if counts.size <= 170:
         for (r, c), value in np.ndenumerate(counts):
             if value:
                 axes.text(c, r, str(value), ha="center", va="center", fontsize=6,
-                          color="#ffffff" if share[r, c] < 0.55 else "#000000")
+                          color="#ffffff" if share[r, c] > 0.6 else INK)
     axes.set(title=title, xlabel="cluster", ylabel="class")
     few = len(classes) <= 2 * CLASSES_NAMED
     axes.set_yticks(np.arange(len(classes)) if few else [], classes if few else [], fontsize=7)
@@ -242,7 +262,7 @@ def cluster_sizes(runs: dict[str, np.ndarray], y: np.ndarray | None, colour: dic
             axes.plot(np.arange(1, len(sizes) + 1), sizes, **_style(colour[method]), marker=_marker(colour[method]),
                       markersize=3.5, label=method)
         axes.set(xlabel="cluster, largest first (logarithmic)", ylabel="nodes (logarithmic)")
-        axes.set(xscale="log", yscale="log")
+        _logarithmic(axes.xaxis, axes.yaxis)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return Picture(_svg(figure, "Cluster sizes"), "Cluster sizes", READ_SIZES)
 
@@ -256,7 +276,8 @@ def speed_and_quality(table: pd.DataFrame, metric: str, name: str, colour: dict[
             axes.errorbar(row[("seconds", "mean")], row[(metric, "mean")], yerr=np.nan_to_num(row[(metric, "std")]),
                           color=_style(colour[method])["color"], marker=_marker(colour[method]), markersize=7,
                           linestyle="none", elinewidth=1, label=method)
-        axes.set(xlabel="seconds of the fit (logarithmic)", ylabel=name, xscale="log")
+        axes.set(xlabel="seconds of the fit (logarithmic)", ylabel=name)
+        _logarithmic(axes.xaxis)
         axes.margins(0.12)
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return Picture(_svg(figure, "Speed and quality"), "Speed against quality", READ_SPEED)

@@ -107,6 +107,8 @@ def _best(runs: pd.DataFrame, metric: str) -> str:
         reasons = ", ".join(dict.fromkeys(pairs["test"])) or "no common seed"
         return f"{text}\nnot tested: {reasons}"
     ahead = int((pairs["significant"] & (pairs["better"] == top)).sum())
+    if not ahead:
+        return f"{text}\nnot shown to differ from any other"
     return f"{text}\nahead of {ahead} of {len(order) - 1} others at p < {ALPHA}"
 
 
@@ -138,7 +140,7 @@ def rank_table(df: pd.DataFrame) -> RankTable | None:
 def section(df: pd.DataFrame, runs: Runs) -> dict[str, Any]:
     """Everything the page says about one data set."""
     metric = headline_metric(df)
-    labels = _labels(runs[0][2].config.data)
+    labels = _labels(runs)
     pairs = compare(df, metric) if metric in df else None
     top = pairs["better"].iloc[0] if pairs is not None and len(pairs) else None
     return {
@@ -200,15 +202,17 @@ def _p(p: float) -> str:
     return "–" if np.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}")
 
 
-def _labels(data: str) -> Labels:
+def _labels(runs: Runs) -> Labels:
     """The labels are not in the run folders: load the data again, and do without them if that fails."""
     try:
-        found = load(data)
+        found = load(runs[0][2].config.data)
     except Exception as e:  # whatever keeps the data from loading, the numbers of the report stand without it
         return Labels(problem=f"the data cannot be loaded again ({type(e).__name__}: {e})")
     y = getattr(found, "y", None)
     if y is None or not (np.asarray(y) >= 0).any():
         return Labels(problem="the data has no labels")
+    if any(r.n_nodes not in (None, len(y)) for _, _, r in runs):
+        return Labels(problem="the data now has another number of nodes than in the runs")
     return Labels(np.asarray(y), getattr(found, "class_names", None))
 
 
@@ -220,8 +224,6 @@ def pictures(df: pd.DataFrame, runs: Runs, labels: Labels) -> list[figures.Pictu
     first = {name: first[name] for name in colour if name in first}
     partitions = {name: a for name, d in first.items() if (a := d.array("labels")) is not None}
     y = labels.y
-    if y is not None and any(len(a) != len(y) for a in partitions.values()):
-        y = None  # the data changed since the runs: its labels are not theirs
     out = []
     metric = headline_metric(df)
     if metric in df and finished(df)[metric].notna().any():
