@@ -242,6 +242,8 @@ def _set_labels(data: Data, y: Any, k: int | None, class_names: Any) -> None:
     else:
         codes, found, names = encode_labels(y)
         k = max(k or 0, found)
+        if not k:  # every label is unknown
+            return
     data.y = torch.from_numpy(codes)
     data.k = int(k)
     if names is not None:

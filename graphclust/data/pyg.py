@@ -86,8 +86,8 @@ def read_pt(path: Path, name: str, policy: EdgePolicy) -> Data:
             ".pt file. If you trust it, load it yourself and save a dict of its tensors: "
             "torch.save({'edge_index': ..., 'x': ..., 'y': ...}, path)"
         ) from e
-    except (RuntimeError, EOFError, ValueError) as e:
-        raise InputError(f"{path} is no .pt file, or a truncated one ({str(e).splitlines()[0]})") from e
+    except Exception as e:  # on bytes that are no pickle torch's unpickler fails with whatever it runs into
+        raise InputError(f"{path} is no .pt file, or a truncated one ({type(e).__name__})") from e
     if isinstance(content, tuple) and content:  # (data, slices, ...) of an InMemoryDataset
         content = content[0]
     if isinstance(content, dict):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch_geometric.datasets
 from sklearn.datasets import load_digits
 from sklearn.metrics import pairwise_distances
 
@@ -116,6 +117,26 @@ def test_pyg_sets_without_download_are_read():
     assert data.num_nodes == 34
     assert data.num_edges == 156
     assert data.k == 4  # torch_geometric's four modularity communities
+
+
+def test_pyg_without_network_says_why_and_what_else(monkeypatch):
+    class Unreachable(torch_geometric.data.Dataset):
+        def __init__(self, root, name):
+            raise ConnectionError("no route to host")
+
+    class Two(torch_geometric.datasets.KarateClub):
+        def __len__(self):
+            return 2
+
+    monkeypatch.delenv("GRAPHCLUST_OFFLINE")
+    monkeypatch.setattr(torch_geometric.datasets, "Amazon", Unreachable)
+    monkeypatch.setattr(torch_geometric.datasets, "Two", Two, raising=False)
+    for ref in ("amazon_photo", "pyg:Amazon/Photo"):
+        with pytest.raises(InputError, match="ConnectionError: no route to host") as e:
+            load(ref)
+        assert "GRAPHCLUST_DATA" in str(e.value)
+    with pytest.raises(InputError, match="holds 2 graphs"):
+        load("pyg:Two")
 
 
 def test_parameters_of_the_call_override_those_of_the_reference():

@@ -74,7 +74,7 @@ def test_zero_weights_are_no_edges():
     assert counts["dropped_zero_weights"] == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(1, 6).flatmap(lambda n: st.tuples(
     st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1), st.integers(1, 9)), max_size=20))),
     st.sampled_from(["sum", "first", "max"]), st.sampled_from(["symmetrise", False]))
@@ -130,6 +130,12 @@ def test_declared_classes_win_over_those_that_occur():
         build("g", np.array([[0], [1]]), 2, y=[0, 5], class_names=["p"])
     with pytest.raises(InputError, match="3 labels for n = 2"):
         build("g", np.array([[0], [1]]), 2, y=[0, 1, 0])
+
+
+def test_labels_that_are_all_unknown_are_no_labels():
+    assert "y" not in build("g", np.array([[0], [1]]), 2, y=[-1, -1])
+    data = build("g", np.array([[0], [1]]), 2, y=[-1, -1], k=4)
+    assert (data.k, data.y.tolist()) == (4, [-1, -1])
 
 
 def test_features_are_sparse_below_a_tenth():
