@@ -7,10 +7,10 @@ import math
 import pickle
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -50,6 +50,19 @@ class Phase:
     """Why the phase ended before its last epoch."""
 
 
+class StopRule(Protocol):
+    """Looks at the partition of each epoch, never at true labels, and may end the phase."""
+
+    def check(self, epoch: int, labels: Tensor, module: nn.Module, before: dict[str, Tensor]) -> str | None:
+        """The reason to stop, or None; ``before`` are the weights that gave ``labels``, ``module`` holds the next."""
+
+    def state(self) -> Any:
+        """What a checkpoint must hold."""
+
+    def restore(self, state: Any) -> None:
+        """Take up :meth:`state`."""
+
+
 class CollapseGuard:
     """Ends training when clusters die, and brings back the weights of the epoch before.
 
@@ -60,18 +73,53 @@ class CollapseGuard:
     def __init__(self, share: float) -> None:
         self.share = share
         self.start: float | None = None
-        self.weights: dict[str, Tensor] | None = None
+        self.sound: dict[str, Tensor] | None = None
 
-    def check(self, labels: Tensor, module: nn.Module, before: dict[str, Tensor]) -> bool:
-        """True on collapse, with the last sound weights restored; ``before`` are the weights that gave ``labels``."""
+    def check(self, epoch: int, labels: Tensor, module: nn.Module, before: dict[str, Tensor]) -> str | None:
+        """See :class:`StopRule`."""
         effective = effective_clusters(labels)
         if self.start is None:
             self.start = effective
-        if effective >= self.share * self.start or self.weights is None:
-            self.weights = before
-            return False
-        module.load_state_dict(self.weights)
-        return True
+        if effective >= self.share * self.start:
+            self.sound = before
+            return None
+        module.load_state_dict(self.sound)
+        return "collapse"
+
+    def state(self) -> Any:
+        """See :class:`StopRule`."""
+        return [self.start, self.sound]
+
+    def restore(self, state: Any) -> None:
+        """See :class:`StopRule`."""
+        self.start, self.sound = state
+
+
+class Settled:
+    """Ends training once fewer than ``share`` of the nodes changed cluster over ``every`` epochs (after DEC, 4.3)."""
+
+    def __init__(self, share: float = 0.005, every: int = 10) -> None:
+        self.share, self.every = share, every
+        self.previous: Tensor | None = None
+
+    def check(self, epoch: int, labels: Tensor, module: nn.Module, before: dict[str, Tensor]) -> str | None:
+        """See :class:`StopRule`."""
+        if epoch % self.every:
+            return None
+        changed = 1.0 if self.previous is None else (labels != self.previous).double().mean().item()
+        self.previous = labels
+        if changed >= self.share:
+            return None
+        module.load_state_dict(before)
+        return "settled"
+
+    def state(self) -> Any:
+        """See :class:`StopRule`."""
+        return self.previous
+
+    def restore(self, state: Any) -> None:
+        """See :class:`StopRule`."""
+        self.previous = state
 
 
 def effective_clusters(labels: Tensor) -> float:
@@ -109,7 +157,7 @@ class Checkpoints:
         """True when the file holds the state of ``phase``."""
         return self.state is not None and self.state["phase"] == phase
 
-    def restore(self, phase: Phase, guard: CollapseGuard | None) -> None:
+    def restore(self, phase: Phase, rules: Sequence[StopRule]) -> None:
         """Put ``phase`` where the file left it, if the file holds that phase."""
         if not self.reached(phase.name):
             return
@@ -118,10 +166,10 @@ class Checkpoints:
         phase.optimiser.load_state_dict(state["optimiser"])
         phase.generator.set_state(state["generator"])
         phase.history, phase.stopped = state["history"], state["stopped"]
-        if guard is not None:
-            guard.start, guard.weights = state["guard"]
+        for rule, held in zip(rules, state["rules"], strict=True):
+            rule.restore(held)
 
-    def save(self, phase: Phase, guard: CollapseGuard | None, *, force: bool = False) -> None:
+    def save(self, phase: Phase, rules: Sequence[StopRule], *, force: bool = False) -> None:
         """Write the state after the last epoch of ``phase.history``, if it is time."""
         if self.path is None or not (force or time.monotonic() - self._written >= self.interval):
             return
@@ -130,27 +178,27 @@ class Checkpoints:
             "key": self.key, "seed": self.seed, "phase": phase.name, "module": phase.module.state_dict(),
             "optimiser": phase.optimiser.state_dict(), "generator": phase.generator.get_state(),
             "history": phase.history, "stopped": phase.stopped,
-            "guard": None if guard is None else (guard.start, guard.weights),
+            "rules": [rule.state() for rule in rules],
         }, buffer)
         write_atomic(self.path, buffer.getvalue())
         self._written = time.monotonic()
 
 
-def train(
-    phase: Phase, monitor: Monitor, checkpoints: Checkpoints, *, guard: CollapseGuard | None = None
-) -> None:
-    """Run ``phase`` to its last epoch, from where the checkpoint left it; fills ``phase.history``.
+def train(phase: Phase, monitor: Monitor, checkpoints: Checkpoints, rules: Sequence[StopRule] = ()) -> None:
+    """Run ``phase`` to its last epoch, or until a rule ends it, from where the checkpoint left it.
+
+    Fills ``phase.history``. Rules need a phase whose epochs give labels.
 
     Raises
     ------
     DivergenceError
         A loss that is NaN or infinite.
     """
-    checkpoints.restore(phase, guard)
+    checkpoints.restore(phase, rules)
     monitor.start(phase.epochs, phase.name)
     while len(phase.history) < phase.epochs and phase.stopped is None:
         number = len(phase.history)
-        before = _copy(phase.module) if guard is not None else None
+        before = _copy(phase.module) if rules else {}
         losses, labels = phase.epoch()
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
@@ -159,10 +207,10 @@ def train(
                 f"{phase.optimiser.param_groups[0]['lr']:g}), or scale the features to unit variance"
             )
         phase.history.append({"epoch": number, **losses})
-        if guard is not None and guard.check(labels, phase.module, before):
-            phase.stopped = "collapse"
+        reasons = (rule.check(number, labels, phase.module, before) for rule in rules)
+        phase.stopped = next((reason for reason in reasons if reason), None)
         monitor.step(number, losses, None if labels is None else lambda found=labels: found.cpu().numpy())
-        checkpoints.save(phase, guard, force=phase.stopped is not None or len(phase.history) == phase.epochs)
+        checkpoints.save(phase, rules, force=phase.stopped is not None or len(phase.history) == phase.epochs)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

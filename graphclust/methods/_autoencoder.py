@@ -17,7 +17,7 @@ from torch import Tensor
 from graphclust.encoders import MLP, Autoencoder, load_tensors, save_tensors
 from graphclust.graph import Graph, InputError, as_graph
 from graphclust.methods._features import Features, FeatureTransform
-from graphclust.methods._network import ClusterNetwork, encode, reconstruction_epoch
+from graphclust.methods._network import ClusterNetwork, encode, kmeans_labels, reconstruction_epoch
 from graphclust.methods.base import Clustering, GraphClusterer, by_size
 from graphclust.monitor import Monitor
 from graphclust.training import Checkpoints, Phase, resolve_device, torch_generator, train
@@ -53,7 +53,7 @@ class AutoencoderClusterer(GraphClusterer):
         "weighting": [StrOptions({"none", "l2", "tfidf", "auto"})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "center": ["boolean"],
-        "smoothing": [Interval(Integral, 0, None, closed="left")],
+        "smoothing": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "scale": ["boolean"],
         "geometry": [StrOptions({"euclidean", "cosine"})],
         "bandwidth": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -70,7 +70,7 @@ class AutoencoderClusterer(GraphClusterer):
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
         checkpoints = Checkpoints(monitor.checkpoint, self._key(graph), int(rng.integers(2**63)))
         rng = np.random.default_rng(checkpoints.seed)
-        svd_seed, kmeans_seed = (int(s) for s in rng.integers(2**31, size=2))
+        svd_seed, start_seed = (int(s) for s in rng.integers(2**31, size=2))
         initial, shuffle, training = (torch_generator(rng) for _ in range(3))
         self._transform = FeatureTransform(
             self.weighting, self.n_components, self.center, self.smoothing, self.scale
@@ -91,13 +91,19 @@ class AutoencoderClusterer(GraphClusterer):
             if self.bandwidth != "auto":
                 self._network.bandwidth.fill_(self.bandwidth)
             z = encode(autoencoder.encoder, x, self.device_)
-            self._network.start(z, kmeans_seed, KMEANS_STARTS, self.bandwidth == "auto")
+            labels = self._start(graph, z, start_seed)
+            self._network.start(z, torch.from_numpy(labels).to(self.device_), self.bandwidth == "auto")
         trained, chosen = self._refine(graph, x, training, monitor, checkpoints)
         z, q = self._order_centres(x)
         return Clustering(
             q.argmax(1).cpu().numpy(), self._network.position(z).cpu().numpy(), q.cpu().numpy(),
-            trained or history, chosen,
+            trained or history, {"smoothing": self._transform.steps, **chosen},
         )
+
+    def _start(self, graph: Graph, z: Tensor, seed: int) -> np.ndarray:
+        """The partition whose cluster means become the centres, shape (n,)."""
+        u = self._network.position(z).cpu().numpy()
+        return kmeans_labels(u, self.n_clusters, seed, KMEANS_STARTS).astype(np.int64)
 
     def _refine(
         self, graph: Graph, x: Features, generator: torch.Generator, monitor: Monitor, checkpoints: Checkpoints

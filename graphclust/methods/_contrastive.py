@@ -17,11 +17,12 @@ from graphclust.graph import Graph
 from graphclust.losses import Pairs, kl_divergence, target_distribution
 from graphclust.methods._autoencoder import AutoencoderClusterer
 from graphclust.methods._blocks import BlockSampler
+from graphclust.methods._consensus import consensus_labels
 from graphclust.methods._features import Features
 from graphclust.methods._network import batches, dense_rows, encode, whole_input
 from graphclust.monitor import Monitor
 from graphclust.propagation import influence
-from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, train
+from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, Settled, StopRule, train
 
 # Above this many nodes batch_size=None means BATCH: the activations of one pass over all would take gigabytes.
 FULL_BATCH_LIMIT = 50_000
@@ -36,6 +37,10 @@ SAMPLED = 4096
 class ContrastiveClusterer(AutoencoderClusterer):
     """The shared part of SCGC, SCGC* and PamC.
 
+    The defaults are one setting for all data, this project's own. No fit sees labels, but the setting was chosen by
+    comparing results on labelled data sets, never per data set. The papers' methods, with their settings per data set,
+    are in ``configs/graph/<method>/paper.yaml``; below, "paper:" is what SCGC, SCGC* and PamC have in common.
+
     Each epoch makes one forward pass: the target P is computed from that pass's own Q, detached. (The public code
     makes a second pass with the same weights for it; without dropout that gives the same P.) In mini-batches the
     cluster frequencies in P come from a pass without gradient over all nodes at the start of the epoch.
@@ -44,49 +49,60 @@ class ContrastiveClusterer(AutoencoderClusterer):
     ----------
     n_clusters : int
     epochs : int, default 200
+        At most; paper: 200, all of them.
     pretrain_epochs : int, default 30
-        Epochs of reconstruction before.
+        Epochs of reconstruction before, in batches of 256, with Adam at 1e-3.
     lr : float, default 1e-3
         Step size of Adam after the pre-training.
-    alpha : float
-        Weight of the contrast.
-    beta : float
-        Weight of KL(P || Q).
-    tau : float
-        Inverse temperature of the contrast.
-    order : int
-        r, steps of the influence.
-    influence : {"power", "cumulative", "ppr"}
-        P^r, P + ... + P^r, or personalised PageRank truncated after r steps; P = D^-1 (A + I).
-    hidden : sequence of int, default (500, 500, 2000)
-        Widths of the encoder's hidden layers.
+    alpha : float, default 1
+        Weight of the contrast; paper: per data set.
+    beta : float, default 1
+        Weight of KL(P || Q); paper: per data set.
+    tau : float, default 1
+        Inverse temperature of the contrast; paper: per data set.
+    order : int, default 1
+        r, steps of the influence; paper: per data set.
+    influence : {"auto", "power", "cumulative", "ppr"}
+        P^r, P + ... + P^r, or personalised PageRank truncated after r steps; P = D^-1 (A + I). "auto": what the
+        method's paper uses, "power" for SCGC, "cumulative" for SCGC* and PamC.
+    hidden : sequence of int, default (256, 256)
+        Widths of the encoder's hidden layers; paper: (500, 500, 2000).
     latent_dim : int, default 10
     batch_size : int or None
         Nodes a step; None: all of them up to 50,000 nodes, 4096 above. With a batch, five neighbours are drawn per
         node from the influence matrix.
-    stop : {"last"}
-        The result is the last epoch's.
-    collapse_guard : float in [0, 1), default 0
+    start : {"consensus", "kmeans"}
+        Where the centres come from: :func:`graphclust.methods._consensus.consensus_labels` on the transformed
+        features, or k-means (20 starts) on z; paper: "kmeans".
+    stop : {"settled", "last"}
+        Training ends once fewer than 0.5 % of the nodes changed cluster over ten epochs, or after the last epoch;
+        paper: "last".
+    collapse_guard : float in [0, 1), default 0.5
         Training ends, at the weights before, when the effective number of clusters, exp(entropy of the sizes), falls
-        below this share of what it was at the start. 0: off.
-    weighting : {"none", "l2", "tfidf", "auto"}
-        Of the features: none; rows to length 1; tf-idf, then rows to length 1; "auto": "tfidf" if binary, else "l2".
-    n_components : int or None
-        Truncated SVD of the features to that many columns.
-    center : bool
-        Subtract the column means.
-    smoothing : int
-        Steps of D^-1/2 (A + I) D^-1/2 applied to the features, which the encoder gets and the decoder must return.
-    scale : bool
-        Divide the features by their root mean square.
-    geometry : {"euclidean", "cosine"}
-        Where clusters are compact: z, as in the papers, or z / ||z||.
-    bandwidth : float or "auto", default 1
-        Squared distance at which the Student-t kernel has fallen to one half; "auto": the mean squared distance of the
-        nodes to their centre after k-means.
+        below this share of what it was at the start. 0: off, as in the papers.
+    weighting : {"auto", "none", "l2", "tfidf"}
+        Of the features: none (paper); rows to length 1; tf-idf, then rows to length 1; "auto": "tfidf" for a bag of
+        words, else "l2".
+    n_components : int or None, default 256
+        Truncated SVD of the features to that many columns, if they have more. None (paper): no.
+    center : bool, default True
+        Subtract the column means; paper: no.
+    smoothing : int or "auto"
+        Steps of D^-1/2 (A + I) D^-1/2 applied to the features, which the encoder gets and the decoder must return;
+        paper: 0. "auto": as many as :func:`graphclust.methods._smoothing.smoothing_steps` finds for the graph.
+    scale : bool, default True
+        Divide the features by their root mean square; paper: no.
+    geometry : {"cosine", "euclidean"}
+        Where clusters are compact: z / ||z||, as the contrast sees it, or z (paper).
+    bandwidth : float or "auto"
+        Squared distance at which the Student-t kernel has fallen to one half; paper: 1. "auto": the mean squared
+        distance of the nodes to their centre at the start, so that the balance of the losses follows the scale of z.
     device : {"auto", "cpu", "cuda"}
     random_state : int, Generator or None
     """
+
+    _influence: ClassVar[str] = "cumulative"
+    """What ``influence="auto"`` means."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoencoderClusterer._parameter_constraints,
@@ -96,9 +112,10 @@ class ContrastiveClusterer(AutoencoderClusterer):
         "beta": [Interval(Real, 0, None, closed="left")],
         "tau": [Interval(Real, 0, None, closed="neither")],
         "order": [Interval(Integral, 1, None, closed="left")],
-        "influence": [StrOptions({"power", "cumulative", "ppr"})],
+        "influence": [StrOptions({"auto", "power", "cumulative", "ppr"})],
         "batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "stop": [StrOptions({"last"})],
+        "start": [StrOptions({"kmeans", "consensus"})],
+        "stop": [StrOptions({"last", "settled"})],
         "collapse_guard": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -111,21 +128,22 @@ class ContrastiveClusterer(AutoencoderClusterer):
         lr: float = 1e-3,
         alpha: float = 1.0,
         beta: float = 1.0,
-        tau: float = 0.5,
+        tau: float = 1.0,
         order: int = 1,
-        influence: str = "cumulative",
-        hidden: tuple[int, ...] = (500, 500, 2000),
+        influence: str = "auto",
+        hidden: tuple[int, ...] = (256, 256),
         latent_dim: int = 10,
         batch_size: int | None = None,
-        stop: str = "last",
-        collapse_guard: float = 0.0,
-        weighting: str = "none",
-        n_components: int | None = None,
-        center: bool = False,
-        smoothing: int = 0,
-        scale: bool = False,
-        geometry: str = "euclidean",
-        bandwidth: float | str = 1.0,
+        start: str = "consensus",
+        stop: str = "settled",
+        collapse_guard: float = 0.5,
+        weighting: str = "auto",
+        n_components: int | None = 256,
+        center: bool = True,
+        smoothing: int | str = "auto",
+        scale: bool = True,
+        geometry: str = "cosine",
+        bandwidth: float | str = "auto",
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -141,6 +159,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self.hidden = hidden
         self.latent_dim = latent_dim
         self.batch_size = batch_size
+        self.start = start
         self.stop = stop
         self.collapse_guard = collapse_guard
         self.weighting = weighting
@@ -160,15 +179,25 @@ class ContrastiveClusterer(AutoencoderClusterer):
     def _refine(
         self, graph: Graph, x: Features, generator: torch.Generator, monitor: Monitor, checkpoints: Checkpoints
     ) -> tuple[list[dict[str, float]], dict[str, Any]]:
-        gamma = influence(graph.adjacency, self.order, self.influence)
+        kind = self._influence if self.influence == "auto" else self.influence
+        gamma = influence(graph.adjacency, self.order, kind)
         # fused: one pass over the weights instead of one per arithmetic operation
         optimiser = torch.optim.Adam(self._network.parameters(), lr=self.lr, fused=True)
         size = self.batch_size or (graph.n if graph.n <= FULL_BATCH_LIMIT else BATCH)
         make = self._whole_epoch if size >= graph.n else self._batch_epoch
         epoch = make(x, gamma, size, optimiser, generator)
         phase = Phase("training", self.epochs, self._network, optimiser, generator, epoch)
-        train(phase, monitor, checkpoints, guard=CollapseGuard(self.collapse_guard) if self.collapse_guard else None)
+        rules: list[StopRule] = [CollapseGuard(self.collapse_guard)] if self.collapse_guard else []
+        if self.stop == "settled":
+            rules.append(Settled())
+        train(phase, monitor, checkpoints, rules)
         return phase.history, {"epochs": len(phase.history), "stopped": phase.stopped or "last"}
+
+    def _start(self, graph: Graph, z: Tensor, seed: int) -> np.ndarray:
+        if self.start == "kmeans":
+            return super()._start(graph, z, seed)
+        features = self._transform.uncentred(graph)
+        return consensus_labels(graph, features, self.n_clusters, seed).astype(np.int64)
 
     def _losses(
         self, z: Tensor, x: Tensor | None, pairs: Pairs, frequencies: Tensor | None, columns: Tensor | None, n: int

@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 
 from graphclust.graph import Graph, InputError
+from graphclust.methods._smoothing import smoothing_steps
 from graphclust.propagation import smooth
 
 Weighting = Literal["none", "l2", "tfidf", "auto"]
@@ -24,17 +25,18 @@ class FeatureTransform:
     Parameters
     ----------
     weighting : "none"; "l2", rows of length 1; "tfidf", columns times log((1 + n) / (1 + df)) + 1, then "l2"; "auto",
-        "tfidf" for binary features (a bag of words) and "l2" for any other
+        "tfidf" for a bag of words (counts, most of them zero) and "l2" for anything else
     n_components : project on that many leading right singular vectors; None, or at least d: do not
     center : subtract the column means
-    smoothing : steps of D^-1/2 (A + I) D^-1/2
+    smoothing : steps of D^-1/2 (A + I) D^-1/2; "auto": :func:`graphclust.methods._smoothing.smoothing_steps` of the
+        graph that it is fitted on
     scale : divide by the root mean square of all values
     """
 
     weighting: Weighting = "none"
     n_components: int | None = None
     center: bool = False
-    smoothing: int = 0
+    smoothing: int | Literal["auto"] = 0
     scale: bool = False
 
     idf: np.ndarray | None = None
@@ -42,12 +44,14 @@ class FeatureTransform:
     mean: np.ndarray | None = None
     rms: float = 1.0
     n_features: int = 0
+    steps: int = 0
 
     def fit(self, graph: Graph, seed: int) -> Self:
         """Learn idf, singular vectors, means and scale from ``graph``; ``seed`` is for the randomised SVD."""
         x = graph.x
         self.n_features = x.shape[1]
-        if self.weighting == "tfidf" or (self.weighting == "auto" and _is_binary(x)):
+        self.steps = smoothing_steps(graph.adjacency) if self.smoothing == "auto" else self.smoothing
+        if self.weighting == "tfidf" or (self.weighting == "auto" and _is_bag_of_words(x)):
             frequency = np.asarray((x > 0).sum(axis=0)).ravel()
             self.idf = (np.log((1 + graph.n) / (1 + frequency)) + 1).astype(np.float32)
         x = self._weighted(x)
@@ -74,11 +78,16 @@ class FeatureTransform:
         found = None if graph.x is None else graph.x.shape[1]
         if found != self.n_features:
             raise InputError(f"the model was fitted on d = {self.n_features} features; the data has {found}")
-        x = self._weighted(graph.x)
-        if self.components is not None:
-            x = x @ self.components.T
-        x = self._propagated(self._centred(x), graph)
+        x = self._propagated(self._centred(self._projected(graph.x)), graph)
         return x / np.float32(self.rms) if self.scale else x
+
+    def uncentred(self, graph: Graph) -> Features:
+        """As :meth:`transform`, but for centring and scale: directions as the data has them."""
+        return self._propagated(self._projected(graph.x), graph)
+
+    def _projected(self, x: Features) -> Features:
+        x = self._weighted(x)
+        return x if self.components is None else x @ self.components.T
 
     def _weighted(self, x: Features) -> Features:
         if self.weighting == "none":
@@ -93,9 +102,10 @@ class FeatureTransform:
         return (x.toarray() if sp.issparse(x) else x) - self.mean
 
     def _propagated(self, x: Features, graph: Graph) -> Features:
-        return smooth(x, graph.adjacency, self.smoothing) if self.smoothing else x
+        return smooth(x, graph.adjacency, self.steps) if self.steps else x
 
 
-def _is_binary(x: Features) -> bool:
+def _is_bag_of_words(x: Features) -> bool:
     values = x.data if sp.issparse(x) else x
-    return bool(np.all((values == 0) | (values == 1)))
+    present = np.count_nonzero(values)
+    return present < 0.5 * x.shape[0] * x.shape[1] and bool(np.all((values >= 0) & (values == np.rint(values))))

@@ -47,16 +47,30 @@ class ClusterNetwork(nn.Module):
         """q, shape (n, K)."""
         return soft_assignment(self.position(z), self.position(self.centres), self.bandwidth)
 
-    def start(self, z: Tensor, seed: int, n_init: int, adapt_bandwidth: bool) -> None:
-        """Set the centres by k-means on u, and the bandwidth to the mean squared distance to the own centre."""
-        u = self.position(z).cpu().numpy()
-        if len(u) > KMEANS_LIMIT:
-            u = u[np.random.default_rng(seed).choice(len(u), KMEANS_LIMIT, replace=False)]
-        model = KMeans(len(self.centres), n_init=n_init, random_state=seed).fit(u)
-        with torch.no_grad():
-            self.centres.copy_(torch.from_numpy(model.cluster_centers_))
-            if adapt_bandwidth and model.inertia_ > 0:
-                self.bandwidth.fill_(model.inertia_ / len(u))
+    @torch.no_grad()
+    def start(self, z: Tensor, labels: Tensor, adapt_bandwidth: bool) -> None:
+        """Set the centres to the cluster means of u, and the bandwidth to the mean squared distance to the own one.
+
+        A cluster without nodes gets the node that lies farthest from its centre, the next one the second, ...
+        """
+        u = self.position(z)
+        sums = torch.zeros_like(self.centres).index_add_(0, labels, u)
+        sizes = torch.bincount(labels, minlength=len(sums))
+        centres = self.position(sums / sizes.clamp_min(1)[:, None])
+        squared = (u - centres[labels]).square().sum(1)
+        empty = torch.nonzero(sizes == 0).ravel()
+        centres[empty] = u[squared.argsort(descending=True, stable=True)[: len(empty)]]
+        self.centres.copy_(centres)
+        if adapt_bandwidth and squared.mean() > 0:
+            self.bandwidth.copy_(squared.mean())
+
+
+def kmeans_labels(u: np.ndarray, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
+    """Lloyd's k-means on (n, d); above 100,000 nodes fitted on a uniform sample."""
+    fit, limit = u, max(KMEANS_LIMIT, 20 * n_clusters)
+    if len(u) > limit:
+        fit = u[np.random.default_rng(seed).choice(len(u), limit, replace=False)]
+    return KMeans(n_clusters, n_init=n_init, random_state=seed).fit(fit).predict(u)
 
 
 def encode(encoder: MLP, x: Features, device: torch.device) -> Tensor:

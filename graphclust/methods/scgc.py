@@ -24,6 +24,7 @@ class SCGC(ContrastiveClusterer):
     summary = "auto-encoder + contrast of r-step neighbours against all nodes + KL + reconstruction"
     source = "Kulatilleke, Portmann & Chandra 2022, arXiv 2204.12656"
     _reconstructs = True
+    _influence = "power"
 
     def _contrast(self, z: Tensor, pairs: Pairs, labels: Tensor, columns: Tensor | None, population: int) -> Tensor:
         return neighbour_contrast(z, pairs, self.tau, columns=columns, population=population)

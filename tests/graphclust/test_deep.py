@@ -12,9 +12,13 @@ import torch
 import yaml
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.encoders import MLP
 from graphclust.graph import Graph, InputError, from_adjacency
-from graphclust.methods import _contrastive, _network, get_method
+from graphclust.methods import _consensus, _contrastive, _network, get_method
+from graphclust.methods._consensus import consensus_labels
+from graphclust.methods._smoothing import smoothing_steps
 from graphclust.monitor import Silent
+from graphclust.propagation import normalised_adjacency
 from graphclust.training import Checkpoints, DivergenceError
 
 NAMES = ["ae_kmeans", "scgc", "scgc_star", "pamc"]
@@ -22,11 +26,20 @@ TRAINED = NAMES[1:]
 ROOT = Path(__file__).parents[2]
 
 
+PAPER = yaml.safe_load((ROOT / "configs/graph/pamc/paper.yaml").read_text())["params"]
+"""What SCGC, SCGC* and PamC have in common; ``make`` starts from it."""
+COMMON = {
+    p: v for p, v in get_method("pamc")().get_params().items()
+    if p in PAPER and p not in ("epochs", "pretrain_epochs", "hidden")
+}
+"""This project's common setting: the defaults."""
+
+
 def make(name: str, k: int = 3, **params):
-    params = {"pretrain_epochs": 4, "hidden": (32,), "latent_dim": 6, "random_state": 0, **params}
-    if name != "ae_kmeans":
-        params = {"epochs": 12, **params}
-    return get_method(name)(k, **params)
+    """The method with few epochs and a small network; the paper's otherwise."""
+    small = {"epochs": 12, "pretrain_epochs": 4, "hidden": (32,), "latent_dim": 6, "random_state": 0}
+    known = get_method(name)().get_params()
+    return get_method(name)(k, **{p: v for p, v in {**PAPER, **small, **params}.items() if p in known})
 
 
 class Killed(Silent):
@@ -66,7 +79,7 @@ def every_epoch_is_written(monkeypatch):
 
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize(
-    "options", [{}, {"batch_size": 32}, {"n_components": 5, "smoothing": 1, "collapse_guard": 0.3}]
+    "options", [{}, {"batch_size": 32}, {**COMMON, "n_components": 5, "stop": "last"}], ids=["paper", "batch", "common"]
 )
 def test_killed_and_resumed_equals_uninterrupted(name, options, planted, tmp_path):
     graph, _ = planted
@@ -205,7 +218,7 @@ def test_large_graphs_get_batches_and_sampled_negatives(planted, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("options", [{}, {"geometry": "cosine"}])
+@pytest.mark.parametrize("options", [{}, COMMON], ids=["paper", "common"])
 def test_one_cluster_and_as_many_as_nodes(name, k, options):
     ring = sp.csr_array(np.roll(np.eye(5, dtype=np.float32), 1, axis=1))
     model = make(name, k, **options).fit(from_adjacency(ring, np.eye(5, 3, dtype=np.float32)))
@@ -215,7 +228,7 @@ def test_one_cluster_and_as_many_as_nodes(name, k, options):
 
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize(
-    "options", [{}, {"batch_size": 16}, {"geometry": "cosine", "bandwidth": "auto", "scale": True}]
+    "options", [{}, {"batch_size": 16}, COMMON], ids=["paper", "batch", "common"]
 )
 def test_featureless_structureless_graphs_stay_finite(name, options):
     """No edges, all nodes alike: k-means finds one place, the other clusters are empty from the start."""
@@ -285,3 +298,65 @@ def test_paper_config_is_valid_and_names_every_setting(name):
     for entry in config["data"].values():
         get_method(name)(3, **{**config["params"], **entry["params"]})._validate_params()
         assert all(0 < v < 1 for v in entry.get("published", {}).values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_defaults_solve_an_easy_graph_and_stop_by_themselves(name, planted):
+    graph, y = planted
+    model = get_method(name)(3, random_state=0).fit(graph)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+    assert model.chosen_["stopped"] == "settled"
+    assert model.chosen_["smoothing"] == smoothing_steps(graph.adjacency)
+    np.testing.assert_array_equal(model.predict(graph), model.labels_)
+
+
+def exact_noise(graph: Graph, steps: int) -> float:
+    p = normalised_adjacency(graph.adjacency, "row").toarray().astype(np.float64)
+    return float(np.square(np.linalg.matrix_power(p, steps)).sum(axis=1).mean())
+
+
+def test_smoothing_steps_follow_the_rule_on_exact_powers(planted):
+    for graph in (planted[0], from_adjacency(sp.csr_array(np.roll(np.eye(60, dtype=np.float32), 1, axis=1)))):
+        noise = [exact_noise(graph, t) for t in range(12)]
+        expected = next((t for t in range(10) if noise[t + 1] > 0.85 * noise[t]), 10)
+        assert smoothing_steps(graph.adjacency) == expected
+
+
+def test_smoothing_steps_at_the_ends():
+    assert smoothing_steps(sp.csr_array((30, 30), dtype=np.float32)) == 0  # no edge removes any noise
+    clique = sp.csr_array(1 - np.eye(30, dtype=np.float32))
+    assert smoothing_steps(clique) == 1  # one step averages over everything, the next changes nothing
+    assert smoothing_steps(clique, max_steps=0) == 0
+
+
+def test_consensus_finds_the_planted_partition(planted):
+    graph, y = planted
+    labels = consensus_labels(graph, graph.x, 3, 0)
+    assert adjusted_rand_score(y, labels) > 0.95
+    np.testing.assert_array_equal(consensus_labels(graph, graph.x, 3, 0), labels)
+
+
+def test_consensus_prefers_the_partition_that_the_edges_agree_with():
+    """Two equally tight splits of the features, by row and by column: only the one by row follows the edges."""
+    rng = np.random.default_rng(0)
+    n = 80
+    row, column = np.arange(n) % 2, np.arange(n) // 2 % 2
+    x = np.stack((2.0 * row - 1, 2.0 * column - 1), axis=1) + 0.05 * rng.normal(size=(n, 2))
+    graph = from_adjacency(sp.csr_array((row[:, None] == row[None, :]).astype(np.float32)), x)
+    assert adjusted_rand_score(row, consensus_labels(graph, graph.x, 2, 0)) == 1
+
+
+def test_consensus_fits_a_sample_of_a_large_graph(planted, monkeypatch):
+    graph, y = planted
+    monkeypatch.setattr(_consensus, "FIT_LIMIT", 60)
+    assert adjusted_rand_score(y, consensus_labels(graph, graph.x, 3, 0)) > 0.9
+
+
+def test_centres_start_at_the_cluster_means_and_empty_ones_far_out():
+    network = _network.ClusterNetwork(MLP((2, 2)), None, 3, cosine=False)
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [9.0, 0.0], [11.0, 0.0], [10.0, 7.0]])
+    network.start(z, torch.tensor([0, 0, 2, 2, 2]), adapt_bandwidth=True)
+    middle = [10.0, 7 / 3]
+    torch.testing.assert_close(network.centres.data, torch.tensor([[1.0, 0.0], [10.0, 7.0], middle]))
+    squared = [1, 1, 1 + (7 / 3) ** 2, 1 + (7 / 3) ** 2, (14 / 3) ** 2]
+    assert network.bandwidth.item() == pytest.approx(np.mean(squared), rel=1e-6)

@@ -17,6 +17,7 @@ from graphclust.training import (
     DivergenceError,
     Epoch,
     Phase,
+    Settled,
     effective_clusters,
     resolve_device,
     torch_generator,
@@ -163,7 +164,7 @@ def test_collapse_ends_training_at_the_last_sound_weights():
     sound = phase(2)
     train(sound, Silent(), no_file())  # the weights that gave the labels of epoch 2
     run = phase(10, labels=collapsing)
-    train(run, Silent(), no_file(), guard=CollapseGuard(0.5))
+    train(run, Silent(), no_file(), [CollapseGuard(0.5)])
     assert run.stopped == "collapse"
     assert len(run.history) == 4
     assert run.module.weight.item() == sound.module.weight.item()
@@ -171,25 +172,53 @@ def test_collapse_ends_training_at_the_last_sound_weights():
 
 def test_guard_survives_resumption(tmp_path):
     whole = phase(10, labels=collapsing)
-    train(whole, Silent(), no_file(), guard=CollapseGuard(0.5))
+    train(whole, Silent(), no_file(), [CollapseGuard(0.5)])
     file = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(phase(10, labels=collapsing), Watch(2), Checkpoints(file, "key", 0, interval=0), guard=CollapseGuard(0.5))
+        train(phase(10, labels=collapsing), Watch(2), Checkpoints(file, "key", 0, interval=0), [CollapseGuard(0.5)])
     again = phase(10, labels=lambda i: collapsing(i + 2))
-    train(again, Silent(), Checkpoints(file, "key", 0, interval=0), guard=CollapseGuard(0.5))
+    train(again, Silent(), Checkpoints(file, "key", 0, interval=0), [CollapseGuard(0.5)])
     assert again.stopped == "collapse"
     assert again.module.weight.item() == whole.module.weight.item()
     third, watch = phase(10), Watch()
-    train(third, watch, Checkpoints(file, "key", 0), guard=CollapseGuard(0.5))
+    train(third, watch, Checkpoints(file, "key", 0), [CollapseGuard(0.5)])
     assert watch.steps == []
     assert third.stopped == "collapse"
 
 
 def test_guard_lets_balanced_training_run():
     run = phase(5, labels=lambda i: torch.arange(9) % 3)
-    train(run, Silent(), no_file(), guard=CollapseGuard(0.9))
+    train(run, Silent(), no_file(), [CollapseGuard(0.9)])
     assert run.stopped is None
     assert len(run.history) == 5
+
+
+def drifting(i: int) -> torch.Tensor:
+    """200 nodes of two clusters; each epoch up to the 20th moves one more node."""
+    return (torch.arange(200) >= 100 - min(i, 20)).long()
+
+
+def test_training_ends_once_the_partition_has_settled(tmp_path):
+    whole = phase(50, labels=drifting)
+    train(whole, Silent(), no_file(), [Settled(0.01, 10)])
+    assert whole.stopped == "settled"
+    assert len(whole.history) == 31  # between epochs 20 and 30 nobody moved; between 10 and 20 ten of 200 did
+    early = phase(30)
+    train(early, Silent(), no_file())
+    assert whole.module.weight.item() == early.module.weight.item()  # the weights that gave the settled labels
+    with pytest.raises(KeyboardInterrupt):
+        train(phase(50, labels=drifting), Watch(25), Checkpoints(tmp_path / "c", "k", 0, interval=0), [Settled(0.01)])
+    again = phase(50, labels=lambda i: drifting(i + 25))
+    train(again, Silent(), Checkpoints(tmp_path / "c", "k", 0, interval=0), [Settled(0.01)])
+    assert len(again.history) == 31
+    assert again.module.weight.item() == whole.module.weight.item()
+
+
+def test_a_partition_that_keeps_moving_runs_to_the_last_epoch():
+    run = phase(25, labels=lambda i: (torch.arange(10) >= i % 10).long())
+    train(run, Silent(), no_file(), [Settled(0.005, 3), CollapseGuard(0.0)])
+    assert run.stopped is None
+    assert len(run.history) == 25
 
 
 def test_devices(monkeypatch):
@@ -211,7 +240,7 @@ def test_torch_generator_follows_the_numpy_one():
 
 def test_checkpoint_holds_no_pickled_code(tmp_path: Path):
     file = tmp_path / "state.pt"
-    train(phase(labels=collapsing), Silent(), Checkpoints(file, "key", 0), guard=CollapseGuard(0.1))
+    train(phase(labels=collapsing), Silent(), Checkpoints(file, "key", 0), [CollapseGuard(0.1)])
     assert set(torch.load(file, weights_only=True)) == {
-        "key", "seed", "phase", "module", "optimiser", "generator", "history", "stopped", "guard",
+        "key", "seed", "phase", "module", "optimiser", "generator", "history", "stopped", "rules",
     }
