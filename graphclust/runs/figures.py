@@ -47,14 +47,16 @@ READ_LOSS = (
     "falls at the right edge wants more epochs; a jump, or a spread between seeds, is instability."
 )
 READ_CURVES = (
-    "Mean over the seeds, the band is one standard deviation. No method saw these curves: they are computed with "
-    "the labels after the run. A line that falls after a peak is what the oracle columns hide."
+    "Mean over the seeds, the band is one standard deviation; a run that stopped early keeps its last value. No "
+    "method saw these curves: they are computed with the labels after the run. A line that falls after a peak is "
+    "what the oracle columns hide."
 )
 READ_EMBEDDING = (
     "Each point is a node of the first seed's run on the first two principal components of the embedding, "
-    "coloured and marked by cluster and, where there are labels, in a second panel by label (grey: unknown). "
-    "Groups that overlap here may still be apart in the other dimensions. The largest groups have colours of "
-    "their own, the rest are grey; of many nodes a random sample is drawn."
+    "coloured and marked by cluster and, where there are labels, in a second panel by label (grey: unknown); a "
+    "class and the cluster matched to it have the same colour. Groups that overlap here may still be apart in the "
+    "other dimensions. The largest groups have colours of their own, the rest are grey; of many nodes a random "
+    "sample is drawn."
 )
 READ_CONFUSION = (
     "Rows are the classes, columns the clusters of the first seed's run. A class and the cluster matched to it "
@@ -154,7 +156,7 @@ def metric_curves(curves: dict[str, list[np.ndarray]], colour: dict[str, int]) -
         for column, (axes, name) in enumerate(zip(panels, ("ACC", "NMI", "ARI", "F1"), strict=True), start=1):
             for method, runs in curves.items():
                 i = colour[method]
-                values = pd.concat([pd.Series(r[:, column], index=r[:, 0]) for r in runs], axis=1)
+                values = pd.concat([pd.Series(r[:, column], index=r[:, 0]) for r in runs], axis=1).sort_index().ffill()
                 mean, std = values.mean(axis=1), values.std(axis=1).fillna(0.0)
                 axes.plot(mean.index, mean, **_style(i), label=method)
                 axes.fill_between(mean.index, mean - std, mean + std, color=_style(i)["color"], alpha=0.15, lw=0)
@@ -172,10 +174,10 @@ def embeddings(runs: dict[str, tuple[np.ndarray, np.ndarray]], y: np.ndarray | N
             n = len(labels)
             shown = np.random.default_rng(0).permutation(n)[:POINTS]
             points = _plane(embedding)[shown]
-            own = panels[i * sides:(i + 1) * sides]
-            _points(own[0], points, labels[shown], f"{method}: clusters")
+            clusters, classes = _paint(labels, y)
+            _points(panels[i * sides], points, labels[shown], clusters, f"{method}: clusters")
             if y is not None:
-                _points(own[1], points, y[shown], f"{method}: labels")
+                _points(panels[i * sides + 1], points, y[shown], classes, f"{method}: labels")
         _hide_rest(figure, panels)
         return Picture(_svg(figure, "Embeddings"), "Embedding in two dimensions", READ_EMBEDDING)
 
@@ -189,9 +191,20 @@ def _plane(embedding: np.ndarray) -> np.ndarray:
     return PCA(2, random_state=0).fit_transform(embedding)
 
 
-def _points(axes: Axes, points: np.ndarray, groups: np.ndarray, title: str) -> None:
-    ids, sizes = np.unique(groups[groups >= 0], return_counts=True)
-    named = ids[np.argsort(-sizes, kind="stable")][:len(PALETTE) * 3]
+def _paint(labels: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster and class ids in the order of their colours: by size, and matched ones at the same place."""
+    clusters, sizes = np.unique(labels, return_counts=True)
+    if y is None:
+        return clusters[np.argsort(-sizes, kind="stable")], np.empty(0)
+    c = contingency(y[y >= 0], labels[y >= 0])
+    clusters, classes = np.unique(labels[y >= 0]), np.unique(y[y >= 0])
+    row, col = c.matching
+    first = np.argsort(-c.classes[row], kind="stable")
+    return clusters[_matched_first(col[first], c.clusters)], classes[_matched_first(row[first], c.classes)]
+
+
+def _points(axes: Axes, points: np.ndarray, groups: np.ndarray, order: np.ndarray, title: str) -> None:
+    named = order[:len(PALETTE) * 3]
     size = float(np.clip(4000 / len(points), 3, 24))
     common = {"s": size, "linewidths": 0, "alpha": 0.75, "rasterized": len(points) > 300}
     rest = ~np.isin(groups, named)

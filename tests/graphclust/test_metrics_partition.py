@@ -56,7 +56,7 @@ def brute_force(y, labels):
     return best
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 2), min_size=n, max_size=n)] * 2)))
 def test_matching_against_brute_force(pair):
     y, labels = pair

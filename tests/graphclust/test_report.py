@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from graphclust.data import load
+from graphclust.runs.figures import _paint
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.report import command, write_report
 from graphclust.runs.store import RunStore, save_array
@@ -188,7 +189,8 @@ def test_labels_of_changed_data_are_not_used(store, tmp_path):
 
 
 def test_a_report_twice_is_the_same(store, tmp_path):
-    records = full_store(store)
+    put(store, arrays={"labels": np.arange(34) % 4, "embedding": np.random.default_rng(0).normal(size=(34, 3))})
+    records = store.records()
     first, second = (write_report(records, tmp_path / name, "T").read_bytes() for name in "ab")
     assert first == second
 
@@ -202,3 +204,29 @@ def test_commands_say_what_differs_from_the_defaults():
 @pytest.mark.parametrize(("value", "text"), [(0.012345, "0.0123"), (4.5678, "4.57"), (1234.5, "1,230"), (np.nan, "–")])
 def test_significant_digits(value, text):
     assert significant_digits(value) == text
+
+
+def test_matched_clusters_and_classes_share_a_colour():
+    y = np.array([0] * 6 + [1] * 3 + [2] * 4 + [-1] * 2)
+    labels = np.array([7] * 6 + [5] * 3 + [9] * 3 + [8] + [7] * 2)
+    clusters, classes = _paint(labels, y)
+    assert classes.tolist() == [0, 2, 1] and clusters.tolist() == [7, 9, 5, 8]
+    assert _paint(labels, None)[0].tolist() == [7, 5, 9, 8]
+
+
+def test_without_labels_modularity_leads(store, tmp_path):
+    for seed in range(6):
+        put(store, "leiden", "debtopics13", seed, metrics={"modularity": 0.5 + seed / 100, "conductance_weighted": 0.1})
+        put(store, "louvain", "debtopics13", seed, metrics={"modularity": 0.4 + seed / 50, "conductance_weighted": 0.2})
+    text = write_report(store.records(), tmp_path, "No labels").read_text()
+    assert "Paired comparison in modularity: leiden" in text and "Wilcoxon" in text and "ACC</th>" not in text
+
+
+def test_ranks_over_several_data_sets(store, tmp_path):
+    for data in ("karate", "debtopics13"):
+        put(store, "leiden", data, metrics={"nmi": 0.9})
+        put(store, "louvain", data, metrics={"nmi": 0.1})
+    put(store, "spectral", "karate", metrics={"nmi": 0.5}, params={})
+    text = write_report(store.records(), tmp_path, "Ranks").read_text()
+    assert "Left out, without a finished run on some data set: spectral" in text
+    assert "the ranks do not show that the methods differ" in text  # two data sets cannot
