@@ -235,16 +235,16 @@ def _set_labels(data: Data, y: Any, k: int | None, class_names: Any) -> None:
     if len(y) != data.num_nodes:
         raise InputError(f"{len(y)} labels for n = {data.num_nodes} nodes; there must be one per node (-1: unknown)")
     if class_names is not None and y.dtype.kind in "iu":
-        codes, names, k = y.astype(np.int64), np.asarray(class_names), len(class_names)
+        codes, k = y.astype(np.int64), len(class_names)
         if len(y) and codes.max() >= k:
             raise InputError(f"label {codes.max()} has no name: class_names holds {k} names, labels must be 0..{k - 1}")
         codes = np.maximum(codes, -1)
     else:
-        codes, found, names = encode_labels(y)
+        codes, found, class_names = encode_labels(y)
         k = max(k or 0, found)
         if not k:  # every label is unknown
             return
     data.y = torch.from_numpy(codes)
     data.k = int(k)
-    if names is not None:
-        data.class_names = [str(c) for c in names]
+    if class_names is not None:
+        data.class_names = [str(c) for c in class_names]

@@ -32,7 +32,7 @@ def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared
         No npz file, a truncated one, pickled objects in it, no ``edge_index``, features with missing parts.
     """
     arrays = _arrays(path)
-    info = {key: str(arrays[key]) for key in ("source", "licence") if key in arrays}
+    info: dict[str, Any] = {key: str(arrays[key]) for key in ("source", "licence") if key in arrays}
     info |= {key: declared[key] for key in ("source", "licence") if declared.get(key)}
     info["path"] = str(path)
     if "edge_index" in arrays:
@@ -82,7 +82,7 @@ def npz_bytes(data: Data) -> bytes:
         if data.info.get(key):
             arrays[key] = np.asarray(data.info[key])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -34,11 +34,13 @@ class _Csr:
         return sp.csr_array((p["data"], p["indices"], p["indptr"]), shape=p["_shape"])
 
 
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # numpy's own maker of empty arrays, wherever this version keeps it
+
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("scipy.sparse.csr", "csr_matrix"): _Csr,
     ("scipy.sparse._csr", "csr_matrix"): _Csr,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("collections", "defaultdict"): defaultdict,

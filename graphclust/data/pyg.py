@@ -53,7 +53,7 @@ def load_pyg(which: str, name: str | None = None) -> Data:
             raise InputError(f"the data set {name} is not in {root} and downloads are forbidden by GRAPHCLUST_OFFLINE; "
                              f"allow them, or put {name}.npz in a folder and set GRAPHCLUST_DATA to it")
     try:
-        dataset = cls(**arguments)
+        dataset: Any = cls(**arguments)
     except Exception as e:  # each class downloads in its own way and fails in its own way
         raise InputError(
             f"torch_geometric could not provide {which} ({type(e).__name__}: {e}). It downloads from the open network; "
@@ -103,7 +103,7 @@ def from_pyg(data: Any, name: str, policy: EdgePolicy, info: dict[str, Any], k: 
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y is not None and y.ndim != 1:
-        y, info = None, {**info, "labels": f"left out: {data.y.shape[1]} labels a node, no partition"}
+        y, info = None, {**info, "labels": f"left out: {y.shape[1]} labels a node, no partition"}
     weights = data.edge_weight if "edge_weight" in data else data.edge_attr
     if weights is not None and weights.ndim > 1 and weights.shape[1] > 1:
         weights, info = None, {**info, "edge_features": f"left out: {weights.shape[1]} values an edge, no weight"}

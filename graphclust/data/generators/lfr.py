@@ -186,7 +186,8 @@ def _switch(a: np.ndarray, b: np.ndarray, y: np.ndarray, inside: bool, rng: np.r
         else:
             low, high = np.zeros(len(a), dtype=np.int64), np.full(len(a), len(good))
         partner = low + (rng.random(len(a)) * (high - low)).astype(np.int64)
-        c, d = np.divmod(good[np.minimum(partner, len(good) - 1)], n)
+        edge = good[np.minimum(partner, len(good) - 1)]
+        c, d = edge // n, edge % n
         flip = rng.random(len(a)) < 0.5
         c, d = np.where(flip, d, c), np.where(flip, c, d)
         new = np.stack((keys(a, d), keys(c, b)))

@@ -72,14 +72,14 @@ def stochastic_round(values: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 def whole(name: str, value: Any, low: int, high: float = np.inf) -> int:
     """``value`` as an int in [low, high]; InputError names it otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise InputError(f"{name} = {value!r}; it must be an integer {_range(low, high)}")
     return int(value)
 
 
 def real(name: str, value: Any, low: float, high: float = np.inf, *, open_low: bool = False) -> float:
     """``value`` as a float in [low, high], or (low, high]; InputError names it otherwise."""
-    fits = not isinstance(value, bool) and isinstance(value, Real) and low <= value <= high
+    fits = not isinstance(value, bool) and isinstance(value, Real) and low <= float(value) <= high
     if not fits or (open_low and value == low):
         raise InputError(f"{name} = {value!r}; it must be a number {_range(low, high, open_low)}")
     return float(value)
