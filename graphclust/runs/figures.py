@@ -9,12 +9,12 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -32,7 +32,7 @@ INK = "#010203"
 POINTS = 4_000
 COLUMNS_SHOWN, CLASSES_NAMED = 24, 15
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "graphclust",
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
@@ -102,7 +102,7 @@ def _grid(count: int, width: float, height: float, columns: int) -> tuple[Figure
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))[:count]
 
 
-def _logarithmic(*axes: Axis) -> None:
+def _logarithmic(*axes: Any) -> None:
     """Logarithmic axes with plain numbers: powers of ten would be set as formulas."""
     for axis in axes:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
@@ -110,7 +110,7 @@ def _logarithmic(*axes: Axis) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _style(i: int) -> dict[str, str]:
+def _style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
 
 
@@ -206,7 +206,7 @@ def _paint(labels: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.nda
 def _points(axes: Axes, points: np.ndarray, groups: np.ndarray, order: np.ndarray, title: str) -> None:
     named = order[:len(PALETTE) * 3]
     size = float(np.clip(4000 / len(points), 3, 24))
-    common = {"s": size, "linewidths": 0, "alpha": 0.75, "rasterized": len(points) > 300}
+    common: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.75, "rasterized": len(points) > 300}
     rest = ~np.isin(groups, named)
     axes.scatter(*points[rest].T, color=GREY, **common)
     for i, group in enumerate(named):

@@ -141,8 +141,8 @@ def section(df: pd.DataFrame, runs: Runs) -> dict[str, Any]:
     """Everything the page says about one data set."""
     metric = headline_metric(df)
     labels = _labels(runs)
-    pairs = compare(df, metric) if metric in df else None
-    top = pairs["better"].iloc[0] if pairs is not None and len(pairs) else None
+    pairs = compare(df, metric) if metric in df else pd.DataFrame()
+    top = pairs["better"].iloc[0] if len(pairs) else None
     return {
         "table": main_table(df, df["data"].iloc[0]),
         "published": published_table(df),
