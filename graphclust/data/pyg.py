@@ -103,10 +103,12 @@ def from_pyg(data: Any, name: str, policy: EdgePolicy, info: dict[str, Any], k: 
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y is not None and y.ndim != 1:
-        y, info = None, {**info, "labels": f"left out: {y.shape[1]} labels a node, no partition"}
+        info = {**info, "labels": f"left out: {y.shape[1]} labels a node, no partition"}
+        y = None
     weights = data.edge_weight if "edge_weight" in data else data.edge_attr
     if weights is not None and weights.ndim > 1 and weights.shape[1] > 1:
-        weights, info = None, {**info, "edge_features": f"left out: {weights.shape[1]} values an edge, no weight"}
+        info = {**info, "edge_features": f"left out: {weights.shape[1]} values an edge, no weight"}
+        weights = None
     n = int(data.num_nodes or 0)
     ids = data.node_id if "node_id" in data else None
     return build(
