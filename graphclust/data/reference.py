@@ -39,16 +39,17 @@ def parse_ref(ref: str) -> tuple[str, dict[str, Any]]:
         key, _, text = item.partition("=")
         if key in params:
             raise InputError(f"the data reference {ref!r} gives {key} twice; keep one")
-        params[key] = _value(ref, key, text)
+        try:
+            params[key] = parse_value(text)
+        except yaml.YAMLError as e:
+            raise InputError(f"in the data reference {ref!r} the value of {key}, {text!r}, is not YAML") from e
     return name, params
 
 
-def _value(ref: str, key: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise InputError(f"in the data reference {ref!r} the value of {key}, {text!r}, is not a YAML value") from e
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+def parse_value(text: str) -> Any:
+    """A YAML scalar or flow list, and 1e-3 as a float, which YAML 1.1 reads as a string."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
         try:
             return float(value)
         except ValueError:

@@ -78,11 +78,12 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         Raises
         ------
         InputError
-            Bad data, ``n_clusters`` above the number of nodes, missing features.
-        sklearn.utils._param_validation.InvalidParameterError
-            A parameter outside its rule (a ValueError naming parameter, value and rule).
+            Bad data, a parameter outside its rule, ``n_clusters`` above the number of nodes, missing features.
         """
-        self._validate_params()
+        try:
+            self._validate_params()
+        except InvalidParameterError as e:
+            raise InputError(str(e)) from e
         graph = as_graph(data)
         self._check(graph)
         found = self._cluster(graph, np.random.default_rng(self._seed()), monitor or Silent())
@@ -115,12 +116,12 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
     def _check(self, graph: Graph) -> None:
         k = getattr(self, "n_clusters", None)
         if k is None and self.needs_k:
-            raise InvalidParameterError(
+            raise InputError(
                 f"{self.name} needs the parameter n_clusters, which is None; give an int in 1..{graph.n} "
                 "(-k on the command line), or use a method that finds it: leiden, leiden_auto"
             )
         if isinstance(k, Integral) and not 1 <= k <= graph.n:
-            raise InvalidParameterError(f"n_clusters = {k}; it must lie in 1..n, and the graph has n = {graph.n} nodes")
+            raise InputError(f"n_clusters = {k}; it must lie in 1..n, and the graph has n = {graph.n} nodes")
         if self.needs_features and graph.x is None:
             raise InputError(
                 f"{self.name} works on node features and the data has none; add features, or use a method that does "
