@@ -41,12 +41,17 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, x: SparseInput) -> Tensor:
         ctx.x = x
-        return x.rows @ weight.T.contiguous()
+        return _product(x.rows, weight.T)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return (ctx.x.columns @ grad.contiguous()).T, None
+        return _product(ctx.x.columns, grad).T, None
+
+
+def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """matrix @ dense by strips of columns: a strip stays in the cache, where each of its rows is read many times."""
+    return torch.cat([matrix @ strip.contiguous() for strip in dense.split(128, dim=1)], dim=1)
 
 
 def _to_torch(matrix: sp.csr_array, device: torch.device | str) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from graphclust.losses.pairs import Pairs, positive_sum
 
-# Values of one block of rows of the (n, n) similarity: 64 MB of float32.
-BLOCK = 2**24
+# Values of one block of rows of the (n, n) similarity: 1 MB of float32, which stays in the cache.
+BLOCK = 2**18
 
 
 def neighbour_contrast(
@@ -20,8 +21,8 @@ def neighbour_contrast(
 
     SCGC eq. 5 (arXiv 2204.12656; Graph-MLP, arXiv 2106.04051, eq. 5) with Gamma = P^r; with the cumulative influence
     Gamma = P + ... + P^r it is the influence augmented contrast of SCGC* (eq. 8). The numerator is summed over the
-    stored entries of Gamma alone. The denominator runs over all j, i and the positives included; it is computed in
-    blocks of rows that the backward pass computes again, so that memory is O(n d + nnz).
+    stored entries of Gamma alone. The denominator runs over all j, i and the positives included; it and its gradient
+    are computed together in blocks of rows, so that memory is O(n d + nnz).
 
     With ``columns`` the denominator is estimated from a sample J of the nodes:
     e_ii + (n - 1) / |J \\ {i}| sum_{j in J \\ {i}} e_ij, which is unbiased for a uniform J (its logarithm is not).
@@ -39,20 +40,45 @@ def neighbour_contrast(
     scalar
     """
     unit = F.normalize(z, dim=1)
-    anchors = torch.arange(pairs.shape[0], device=z.device)
     if columns is None:
         columns = torch.arange(len(z), device=z.device)
-    others = unit[columns]
-    step = max(1, BLOCK // len(columns))
-    sums = torch.cat([
-        checkpoint(_row_sums, unit[rows], others, rows, columns, tau, use_reentrant=False)
-        for rows in anchors.split(step)
-    ])
-    # exp(tau cos_ii) = 1 is added once, whether i was drawn or not
+    anchors = torch.arange(pairs.shape[0], device=z.device)
     sampled = len(columns) - torch.isin(anchors, columns).to(z.dtype)
-    denominator = 1 + sums * ((population or len(z)) - 1) / sampled.clamp_min(1)
-    return -torch.log(positive_sum(unit, pairs, tau) / denominator + 1e-8).mean()
+    factor = ((population or len(z)) - 1) / sampled.clamp_min(1)
+    return _LogRatio.apply(unit, positive_sum(unit, pairs, tau), columns, factor, tau)
 
 
-def _row_sums(unit: Tensor, others: Tensor, rows: Tensor, columns: Tensor, tau: float) -> Tensor:
-    return torch.exp(tau * (unit @ others.T)).masked_fill(rows[:, None] == columns, 0).sum(1)
+class _LogRatio(torch.autograd.Function):
+    """mean_i -log(pos_i / D_i + 1e-8) with D_i = 1 + factor_i sum_{j in columns, j != i} exp(tau <u_i, u_j>).
+
+    pos_i is known before its row of exp(tau <u_i, u_j>) is, so that the row's share of the gradient is added while the
+    row is at hand: nothing is kept or computed again for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, positive: Tensor, columns: Tensor, factor: Tensor, tau: float) -> Tensor:
+        n = len(positive)
+        others = unit[columns]
+        position = torch.full((len(unit),), -1, dtype=torch.long, device=unit.device)
+        position[columns] = torch.arange(len(columns), device=unit.device)
+        ratio, grad_positive = torch.empty_like(positive), torch.empty_like(positive)
+        grad, grad_others = torch.zeros_like(unit), torch.zeros_like(others)
+        for rows in torch.arange(n, device=unit.device).split(max(1, BLOCK // len(columns))):
+            e = torch.exp_((tau * unit[rows]) @ others.T)
+            drawn = torch.nonzero(position[rows] >= 0).ravel()
+            e[drawn, position[rows[drawn]]] = 0
+            # exp(tau cos_ii) = 1 is added once, whether i was drawn or not
+            d = 1 + factor[rows] * e.sum(1)
+            ratio[rows] = positive[rows] / d
+            grad_positive[rows] = -1 / (n * d * (ratio[rows] + 1e-8))
+            weight = (-grad_positive[rows] * ratio[rows] * factor[rows] * tau)[:, None]
+            grad[rows] += weight * (e @ others)
+            grad_others += e.T @ (weight * unit[rows])
+        ctx.save_for_backward(grad.index_add_(0, columns, grad_others), grad_positive)
+        return -torch.log(ratio + 1e-8).mean()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        unit, positive = ctx.saved_tensors
+        return grad * unit, grad * positive, None, None, None
