@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -80,7 +80,7 @@ def smooth(
         raise InputError(f"smoothed features of {n} x {d} values exceed {MAX_DENSE}; reduce the features first (SVD)")
     p = normalised_adjacency(adjacency, kind)
     width = max(1, BLOCK // n)
-    columns = features.tocsc() if sp.issparse(features) else features
+    columns: Any = sp.csc_array(features) if sp.issparse(features) else features
     out = np.empty((n, d), dtype=np.float32)
     for start in range(0, d, width):
         block = columns[:, start : start + width]

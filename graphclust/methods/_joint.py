@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -41,10 +41,10 @@ class JointModel:
     @classmethod
     def make(cls, graph: Graph, reduced: np.ndarray, k: int) -> Self:
         """``reduced`` (n, r) are the features to use when ``graph.x`` has negative values."""
-        values = graph.x.data if sp.issparse(graph.x) else graph.x
-        counts = bool(values.min(initial=0) >= 0)
+        x: Any = reduced if graph.x is None else graph.x
+        counts = bool((x.data if sp.issparse(x) else x).min(initial=0) >= 0)
         edges = graph.adjacency / np.float32(graph.adjacency.data.mean()) if graph.m else graph.adjacency
-        return cls(sp.csr_array(edges), graph.x if counts else reduced, counts, k)
+        return cls(sp.csr_array(edges), x if counts else reduced, counts, k)
 
     def score(self, labels: np.ndarray) -> float:
         """Nats above a single cluster."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, repeat
 from typing import Any
 
 import numpy as np
@@ -111,12 +111,12 @@ def scan(
     monitor.start(len(grid), "resolutions")
     g, weights = _igraph.to_igraph(graph)
     streams = np.random.default_rng(random_state).spawn(seeds)
-    latest: list[np.ndarray | None] = [None] * seeds
+    latest: list[np.ndarray] = []
     rows: list[ScanRow] = []
     for i, resolution in enumerate(grid[::-1]):
         latest = [
             _igraph.leiden(g, weights, objective, resolution, n_iterations, rng, start)
-            for rng, start in zip(streams, latest, strict=True)
+            for rng, start in zip(streams, latest or repeat(None, seeds), strict=True)
         ]
         rows.insert(0, _row(graph, objective, float(resolution), latest))
         monitor.step(i, {"n_clusters": rows[0].n_clusters, "stability": rows[0].stability})

@@ -93,7 +93,9 @@ class Leiden(GraphClusterer):
         self.random_state = random_state
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        limits = {"min_size": self.min_cluster_size, "max_size": self.max_cluster_size, "fixed": self._fixed(graph)}
+        limits: dict[str, Any] = {
+            "min_size": self.min_cluster_size, "max_size": self.max_cluster_size, "fixed": self._fixed(graph),
+        }
         special = any(v is not None for v in limits.values()) or self.objective in ("surprise", "significance")
         self._check_combination(graph, special)
         g, weights = _igraph.to_igraph(graph)

@@ -73,7 +73,8 @@ class LeidenAuto(GraphClusterer):
             return split_disconnected(graph, found)
 
         small = graph.m <= SMALL
-        starts = (2 * len(START_RATIOS) if small else 1) if self.starts == "auto" else self.starts
+        automatic = 2 * len(START_RATIOS) if small else 1
+        starts = automatic if isinstance(self.starts, str) else int(self.starts)
         monitor.start(starts + 1, "starts")
         labels, ratio = run(1.0), 1.0
         plain = best = quality.of(labels)

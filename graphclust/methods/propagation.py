@@ -97,13 +97,14 @@ class Propagation(GraphClusterer):
         self.random_state = random_state
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        k = self.n_clusters
-        x = FeatureTransform("auto", self.n_components).fit(graph, int(rng.integers(2**31))).transform(graph)
-        x = np.asarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
+        k = self.n_clusters or 1  # None was refused before
+        transform = FeatureTransform("auto", self.n_components).fit(graph, int(rng.integers(2**31)))
+        weighted: Any = transform.transform(graph)
+        x = np.asarray(weighted.toarray() if sp.issparse(weighted) else weighted, dtype=np.float32)
         model = JointModel.make(graph, x, k)
-        wanted = STEPS if self.steps == "auto" else (self.steps,)
+        wanted = STEPS if isinstance(self.steps, str) else (int(self.steps),)
         monitor.start(len(wanted), "steps")
-        best, tried, since = None, [], 0
+        best, tried, since = (-np.inf, 0, "", np.zeros(graph.n, dtype=int), x), [], 0
         for i, (steps, plain, deflated) in enumerate(_smoothed(graph, x, wanted)):
             since += 1
             for view, z in _views(plain, deflated, k):
@@ -111,7 +112,7 @@ class Propagation(GraphClusterer):
                     labels = self._kmeans(z, rng)
                     score = model.score(labels)
                     tried.append({"steps": steps, "view": view, "score": score})
-                    if best is None or score > best[0]:
+                    if score > best[0]:
                         best, since = (score, steps, view, labels, z), 0
             monitor.step(i, {"score": best[0]})
             if since >= PATIENCE:

@@ -78,8 +78,9 @@ class Spectral(GraphClusterer):
         self.random_state = random_state
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        k = count_communities(graph, rng) if self.n_clusters == "auto" else int(self.n_clusters)
-        chosen = {"n_clusters": k} if self.n_clusters == "auto" else {}
+        given = self.n_clusters
+        k = int(given) if isinstance(given, Integral) else count_communities(graph, rng)
+        chosen: dict[str, Any] = {} if given == k else {"n_clusters": k}
         if k == graph.n:
             return Clustering(np.arange(graph.n), chosen=chosen)
         matrix = bethe_hessian(graph) if self.operator == "bethe_hessian" else regularised_adjacency(graph, self.tau)
