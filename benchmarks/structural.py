@@ -22,12 +22,12 @@ import pandas as pd
 from scipy.sparse.linalg import eigsh
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.communities.partition import Quality, split_disconnected
+from graphclust.communities.with_igraph import to_igraph
 from graphclust.data import load
 from graphclust.graph import Graph, as_graph
 from graphclust.methods import get_method
 from graphclust.methods._eigen import regularised_adjacency
-from graphclust.methods._igraph import to_igraph
-from graphclust.methods._partition import Quality, split_disconnected
 
 
 def timed(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:

@@ -38,7 +38,7 @@ class MethodSetting(BaseModel):
     method: str
     label: str | None = None
     source: str | None = None
-    n_clusters: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
+    n_clusters: Annotated[int, Field(ge=1)] | Literal["data", "auto"] | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, DataSetting] = Field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class BenchConfig(BaseModel):
     data: list[str] = Field(min_length=1)
     methods: list[MethodSetting | str] = Field(min_length=1)
     seeds: int | list[int] = 5
-    n_clusters: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
+    n_clusters: Annotated[int, Field(ge=1)] | Literal["data", "auto"] | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     """Set for every method that has them (``--set``)."""
     device: Device = "cpu"

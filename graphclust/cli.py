@@ -42,7 +42,8 @@ class Kind(StrEnum):
 
 DATA = "Name, NAME:key=value,... or a file; see graphclust data list."
 Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter, a=b; repeatable.", metavar="A=B")]
-K = Annotated[str | None, typer.Option("-k", "--n-clusters", help="Number of clusters; 'data': as the data declares.")]
+K = Annotated[str | None, typer.Option(
+    "-k", "--n-clusters", help="Number of clusters, 'data' (as it declares) or 'auto' (spectral).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each run; part of the run's identity.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes cuda when it is there.")]
@@ -62,10 +63,10 @@ def _params(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def _k(value: str | None) -> Any:
-    if value is None or value == "data":
+    if value in (None, "data", "auto"):
         return value
     if not value.isdigit() or int(value) < 1:
-        raise InputError(f"-k {value}; the number of clusters must be an integer >= 1, or 'data'")
+        raise InputError(f"-k {value}; the number of clusters must be an integer >= 1, 'data' or 'auto'")
     return int(value)
 
 

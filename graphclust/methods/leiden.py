@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
+from graphclust.communities import with_igraph, with_leidenalg
+from graphclust.communities.partition import Quality, merge_to, n_components, split_disconnected
 from graphclust.graph import Graph, InputError
-from graphclust.methods import _igraph, _leidenalg
-from graphclust.methods._partition import Quality, merge_to, n_components, split_disconnected
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.monitor import Monitor
 
@@ -22,7 +22,7 @@ SEARCH_RUNS = 12
 class Leiden(GraphClusterer):
     """Leiden optimisation of modularity or of the constant Potts model (Traag, Waltman & van Eck 2019).
 
-    The quality is H = (1/W) sum_c (w_c - resolution s_c^2 / 2), see :class:`graphclust.methods._partition.Quality`.
+    The quality is H = (1/W) sum_c (w_c - resolution s_c^2 / 2), see :class:`graphclust.communities.partition.Quality`.
     igraph's implementation runs, unless size limits, fixed nodes, surprise or significance are asked for, which only
     leidenalg has. Every community is connected; with fixed nodes, a minimal size or fewer communities than components
     that cannot be, and ``chosen_["connected_pieces"]`` is then above the number of communities.
@@ -98,20 +98,20 @@ class Leiden(GraphClusterer):
         }
         special = any(v is not None for v in limits.values()) or self.objective in ("surprise", "significance")
         self._check_combination(graph, special)
-        g, weights = _igraph.to_igraph(graph)
+        g, weights = with_igraph.to_igraph(graph)
         quality = Quality.make(graph, self.objective, self.resolution)
 
         def run(resolution: float) -> np.ndarray:
             common = g, weights, self.objective, resolution, self.n_iterations, rng
             if not special:
-                return split_disconnected(graph, _igraph.leiden(*common))
-            labels = _leidenalg.leiden(*common, **limits)
+                return split_disconnected(graph, with_igraph.leiden(*common))
+            labels = with_leidenalg.leiden(*common, **limits)
             keeps = self.min_cluster_size is not None or self.fixed is not None
             return labels if keeps else split_disconnected(graph, labels)
 
         def score(labels: np.ndarray) -> float:
             if self.objective in ("surprise", "significance"):
-                return _leidenalg.quality(g, weights, self.objective, labels)
+                return with_leidenalg.quality(g, weights, self.objective, labels)
             return quality.of(labels)
 
         found = []

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from graphclust.communities import with_igraph
+from graphclust.communities.partition import Quality, split_disconnected
 from graphclust.graph import Graph
-from graphclust.methods import _igraph
-from graphclust.methods._partition import Quality, split_disconnected
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.monitor import Monitor
 
@@ -64,11 +64,11 @@ class LeidenAuto(GraphClusterer):
         self.random_state = random_state
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        g, weights = _igraph.to_igraph(graph)
+        g, weights = with_igraph.to_igraph(graph)
         quality = Quality.make(graph, "modularity", self.resolution)
 
         def run(ratio: float, start: np.ndarray | None = None) -> np.ndarray:
-            found = _igraph.leiden(
+            found = with_igraph.leiden(
                 g, weights, "modularity", ratio * self.resolution, self.n_iterations, rng, start)
             return split_disconnected(graph, found)
 

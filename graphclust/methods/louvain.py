@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
+from graphclust.communities import with_igraph
+from graphclust.communities.partition import Quality, split_disconnected
 from graphclust.graph import Graph
-from graphclust.methods import _igraph
-from graphclust.methods._partition import Quality, split_disconnected
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.monitor import Monitor
 
@@ -42,10 +42,10 @@ class Louvain(GraphClusterer):
         self.random_state = random_state
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        g, weights = _igraph.to_igraph(graph)
+        g, weights = with_igraph.to_igraph(graph)
         if not graph.m:
             return Clustering(np.arange(graph.n), chosen={"quality": 0.0, "split_communities": 0})
-        with _igraph.generator(rng):
+        with with_igraph.generator(rng):
             found = g.community_multilevel(weights=weights, resolution=self.resolution)
         labels = split_disconnected(graph, np.asarray(found.membership))
         split = int(labels.max()) + 1 - len(found)

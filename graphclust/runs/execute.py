@@ -114,7 +114,7 @@ def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, 
     return record
 
 
-def resolve_k(config: RunConfig, data: Any) -> tuple[int | None, str]:
+def resolve_k(config: RunConfig, data: Any) -> tuple[int | str | None, str]:
     """The ``n_clusters`` to give the method, and where it comes from: "given", "data" or "method"."""
     cls = get_method(config.method)
     takes_k = "n_clusters" in inspect.signature(cls).parameters
@@ -122,8 +122,8 @@ def resolve_k(config: RunConfig, data: Any) -> tuple[int | None, str]:
         raise InputError(f"{config.method} finds the number of clusters itself; leave out -k")
     if isinstance(config.n_clusters, int):
         return config.n_clusters, "given"
-    if config.n_clusters is None and not (takes_k and cls.needs_k):
-        return None, "method"
+    if config.n_clusters == "auto" or (config.n_clusters is None and not (takes_k and cls.needs_k)):
+        return config.n_clusters, "method"
     declared = getattr(data, "k", None)
     if declared is None:
         raise InputError(

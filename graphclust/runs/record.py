@@ -27,8 +27,9 @@ class RunConfig(BaseModel):
     method: str
     data: str
     seed: int = Field(0, ge=0)
-    n_clusters: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
-    """None: found by the method, or as declared by the data if it cannot; "data": as declared by the data."""
+    n_clusters: Annotated[int, Field(ge=1)] | Literal["data", "auto"] | None = None
+    """None: found by the method, or as declared by the data if it cannot; "data": as declared by the data; "auto": for
+    a method that needs k but has a rule of its own for it."""
     params: dict[str, Any] = Field(default_factory=dict)
     device: Device = "cpu"
     threads: int = Field(1, ge=1)

@@ -12,11 +12,12 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.communities.partition import Quality, merge_to, n_components, split_disconnected
+from graphclust.communities.scan import draw, scan
+from graphclust.communities.with_igraph import to_igraph
 from graphclust.graph import Graph, InputError, as_graph, from_adjacency
 from graphclust.methods import get_method
-from graphclust.methods._igraph import to_igraph
-from graphclust.methods._partition import Quality, merge_to, n_components, split_disconnected
-from graphclust.methods._scan import scan
+from tests.conftest import planted_graph
 
 Leiden, LeidenAuto, Louvain = (get_method(m) for m in ("leiden", "leiden_auto", "louvain"))
 
@@ -341,3 +342,12 @@ def test_scan_of_noise_recommends_nothing():
 def test_scan_refuses_bad_parameters(karate, params):
     with pytest.raises(InputError, match=next(iter(params))):
         scan(karate, **params)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_scan_is_drawn(tmp_path, suffix):
+    graph, _ = planted_graph(n=90)
+    draw(scan(graph, resolutions=[0.5, 1.0, 2.0]), tmp_path / f"scan.{suffix}")
+    assert (tmp_path / f"scan.{suffix}").stat().st_size > 1000
+    with pytest.raises(InputError, match=r"scan\.doc"):
+        draw(scan(graph, resolutions=[1.0]), tmp_path / "scan.doc")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.communities import with_igraph
+from graphclust.communities.partition import Quality, n_components, split_disconnected
 from graphclust.graph import Graph, InputError
-from graphclust.methods import _igraph
-from graphclust.methods._partition import Quality, n_components, split_disconnected
 from graphclust.monitor import Monitor, Silent
+from graphclust.runs.atomic import write_atomic
 
 # Mean pairwise ARI between seeds from which a resolution counts as stable.
 STABLE = 0.99
@@ -109,13 +114,13 @@ def scan(
         raise InputError(f"resolutions = {grid.tolist()}; give at least one, all positive")
     monitor = monitor or Silent()
     monitor.start(len(grid), "resolutions")
-    g, weights = _igraph.to_igraph(graph)
+    g, weights = with_igraph.to_igraph(graph)
     streams = np.random.default_rng(random_state).spawn(seeds)
     latest: list[np.ndarray] = []
     rows: list[ScanRow] = []
     for i, resolution in enumerate(grid[::-1]):
         latest = [
-            _igraph.leiden(g, weights, objective, resolution, n_iterations, rng, start)
+            with_igraph.leiden(g, weights, objective, resolution, n_iterations, rng, start)
             for rng, start in zip(streams, latest or repeat(None, seeds), strict=True)
         ]
         rows.insert(0, _row(graph, objective, float(resolution), latest))
@@ -158,3 +163,34 @@ def _plateau(rows: list[ScanRow], components: int, n: int) -> tuple[int, int]:
         if length > np.log(rows[best[1]].resolution / rows[best[0]].resolution):
             best = (start, i)
     return best
+
+
+def draw(found: Scan, path: Path) -> None:
+    """Draw communities and stability against the resolution, the plateau shaded, to a .png, .svg or .pdf.
+
+    Raises
+    ------
+    InputError
+        Another kind of file.
+    """
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"figure = {path}; the name must end in .png, .svg or .pdf")
+    x = [row.resolution for row in found.rows]
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    left = figure.subplots()
+    left.loglog(x, [row.n_clusters for row in found.rows], "o-", color="#0072B2", label="communities")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    left.set(xlabel=f"resolution ({found.objective})", ylabel="communities")
+    right = left.twinx()
+    right.plot(x, [row.stability for row in found.rows], "s--", color="#D55E00", label="stability")
+    right.set(ylabel="stability (mean ARI between seeds)", ylim=(-0.02, 1.05))
+    plateau = [row.resolution for row in found.rows if row.on_plateau]
+    if plateau:
+        left.axvspan(min(plateau), max(plateau), color="#009E73", alpha=0.15, label="plateau")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
+    write_atomic(path, buffer.getvalue())
