@@ -179,5 +179,7 @@ class AutoencoderClusterer(GraphClusterer):
         return new
 
     def _key(self, graph: Graph) -> str:
-        shape = [graph.n, graph.adjacency.nnz, graph.x.shape[1]]
-        return json.dumps([self.name, self.get_params(deep=False), shape], default=str)
+        params = self.get_params(deep=False)
+        if not isinstance(self.random_state, Integral):  # then the checkpoint's own seed counts
+            params["random_state"] = None
+        return json.dumps([self.name, params, graph.n, graph.adjacency.nnz, graph.x.shape[1]], default=str)

@@ -84,7 +84,7 @@ def every_epoch_is_written(monkeypatch):
 def test_killed_and_resumed_equals_uninterrupted(name, options, planted, tmp_path):
     graph, _ = planted
     whole = make(name, **options).fit(graph)
-    for phase, step in [("pre-training", 2), ("training", 1), ("training", 7)]:
+    for phase, step in [("pre-training", 2), ("training", 7)]:
         file = tmp_path / f"{phase}{step}.pt"
         with pytest.raises(KeyboardInterrupt):
             make(name, **options).fit(graph, monitor=Killed(file, phase, step))
@@ -103,9 +103,9 @@ def test_a_fit_without_a_seed_resumes_from_the_seed_of_its_checkpoint(planted, t
         make("pamc", n_components=5, random_state=None).fit(graph, monitor=Killed(file, "training", 5))
     kept = file.read_bytes()
     results = []
-    for _ in range(2):
+    for state in (None, np.random.default_rng(3)):
         file.write_bytes(kept)
-        results.append(make("pamc", n_components=5, random_state=None).fit(graph, monitor=Resuming(file)).embedding_)
+        results.append(make("pamc", n_components=5, random_state=state).fit(graph, monitor=Resuming(file)).embedding_)
     np.testing.assert_array_equal(*results)
 
 
