@@ -48,8 +48,8 @@ class ContrastiveClusterer(AutoencoderClusterer):
     Parameters
     ----------
     n_clusters : int
-    epochs : int, default 200
-        At most; paper: 200, all of them.
+    epochs : int, default 100
+        At most: most fits settle before, and those that do not begin to drift. Paper: 200, all of them.
     pretrain_epochs : int, default 30
         Epochs of reconstruction before, in batches of 256, with Adam at 1e-3.
     lr : float, default 1e-3
@@ -123,7 +123,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self,
         n_clusters: int | None = None,
         *,
-        epochs: int = 200,
+        epochs: int = 100,
         pretrain_epochs: int = 30,
         lr: float = 1e-3,
         alpha: float = 1.0,
