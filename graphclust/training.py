@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
 from graphclust.monitor import Monitor
-from graphclust.runs.atomic import write_atomic
 
 
 class DivergenceError(RuntimeError):

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.atomic import write_atomic
 from graphclust.communities import with_igraph
 from graphclust.communities.partition import Quality, n_components, split_disconnected
 from graphclust.graph import Graph, InputError
 from graphclust.monitor import Monitor, Silent
-from graphclust.runs.atomic import write_atomic
 
 # Mean pairwise ARI between seeds from which a resolution counts as stable.
 STABLE = 0.99

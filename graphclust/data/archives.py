@@ -14,12 +14,12 @@ from pathlib import Path
 
 from torch_geometric.data import Data
 
+from graphclust.atomic import write_atomic
 from graphclust.data.assemble import EdgePolicy, build
 from graphclust.data.catalogue import CATALOGUE, cache_folder, cached, offline
 from graphclust.data.npz import npz_bytes, read_npz
 from graphclust.data.planetoid import Arrays, read_cora, read_planetoid
 from graphclust.graph import InputError
-from graphclust.runs.atomic import write_atomic
 
 
 @dataclass(frozen=True)

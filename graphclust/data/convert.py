@@ -15,10 +15,10 @@ import scipy.io
 import scipy.sparse as sp
 from torch_geometric.data import Data
 
+from graphclust.atomic import write_atomic
 from graphclust.data.files import suffix
 from graphclust.data.npz import write_npz
 from graphclust.graph import InputError
-from graphclust.runs.atomic import write_atomic
 
 
 def save(data: Data, path: Path) -> tuple[str, list[str]]:

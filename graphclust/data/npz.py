@@ -18,9 +18,9 @@ import scipy.sparse as sp
 import torch
 from torch_geometric.data import Data
 
+from graphclust.atomic import write_atomic
 from graphclust.data.assemble import EdgePolicy, build, scipy_features
 from graphclust.graph import InputError
-from graphclust.runs.atomic import write_atomic
 
 
 def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared: Any) -> Data:

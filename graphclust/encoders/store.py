@@ -9,8 +9,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
-from graphclust.runs.atomic import write_atomic
 
 
 def save_tensors(folder: str | Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:

@@ -54,8 +54,9 @@ class ContrastiveClusterer(AutoencoderClusterer):
         Epochs of reconstruction before, in batches of 256, with Adam at 1e-3.
     lr : float, default 1e-3
         Step size of Adam after the pre-training.
-    alpha : float, default 1
-        Weight of the contrast; paper: per data set.
+    alpha : float or "auto"
+        Weight of the contrast; paper: per data set. "auto": 1 for PamC, whose contrast pushes K meta nodes apart; 0.1
+        for SCGC and SCGC*, whose contrast pushes every node from all others and would outweigh KL(P || Q).
     beta : float, default 1
         Weight of KL(P || Q); paper: per data set.
     tau : float, default 1
@@ -103,12 +104,14 @@ class ContrastiveClusterer(AutoencoderClusterer):
 
     _influence: ClassVar[str] = "cumulative"
     """What ``influence="auto"`` means."""
+    _alpha: ClassVar[float]
+    """What ``alpha="auto"`` means."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoencoderClusterer._parameter_constraints,
         "epochs": [Interval(Integral, 0, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="left")],
         "tau": [Interval(Real, 0, None, closed="neither")],
         "order": [Interval(Integral, 1, None, closed="left")],
@@ -126,7 +129,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         epochs: int = 100,
         pretrain_epochs: int = 30,
         lr: float = 1e-3,
-        alpha: float = 1.0,
+        alpha: float | str = "auto",
         beta: float = 1.0,
         tau: float = 1.0,
         order: int = 1,
@@ -203,12 +206,12 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self, z: Tensor, x: Tensor | None, pairs: Pairs, frequencies: Tensor | None, columns: Tensor | None, n: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The weighted parts of the loss on a block, and the (a,) cluster ids of its anchors."""
-        a = pairs.shape[0]
+        a, alpha = pairs.shape[0], self._alpha if self.alpha == "auto" else self.alpha
         q = self._network.assign(z[:a])
         labels = q.detach().argmax(1)
         parts = {
             "kl": self.beta * kl_divergence(target_distribution(q, frequencies), q),
-            "contrast": self.alpha * self._contrast(z, pairs, labels, columns, n),
+            "contrast": alpha * self._contrast(z, pairs, labels, columns, n),
         }
         if self._network.decoder is not None:
             parts["reconstruction"] = F.mse_loss(self._network.decoder(z[:a]), x)

@@ -24,6 +24,7 @@ class PamC(ContrastiveClusterer):
     name = "pamc"
     summary = "auto-encoder + contrast of neighbours against meta nodes + KL to a sharpened assignment"
     source = "Kulatilleke, Portmann & Chandra 2022, arXiv 2209.14067"
+    _alpha = 1.0
 
     def _contrast(self, z: Tensor, pairs: Pairs, labels: Tensor, columns: Tensor | None, population: int) -> Tensor:
         return meta_node_contrast(z, pairs, labels, self.n_clusters, self.tau)

@@ -25,6 +25,7 @@ class SCGC(ContrastiveClusterer):
     source = "Kulatilleke, Portmann & Chandra 2022, arXiv 2204.12656"
     _reconstructs = True
     _influence = "power"
+    _alpha = 0.1
 
     def _contrast(self, z: Tensor, pairs: Pairs, labels: Tensor, columns: Tensor | None, population: int) -> Tensor:
         return neighbour_contrast(z, pairs, self.tau, columns=columns, population=population)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
-from graphclust.runs.atomic import write_atomic
 from graphclust.runs.record import RunConfig, RunRecord
 
 
