@@ -4,10 +4,10 @@
     python benchmarks/attributed.py scaling              # PamC on planted graphs of 1e4 to 1e7 edges
     python benchmarks/attributed.py scaling --edges 1e4,1e5
 
-Each measurement runs in a fresh process on one thread and reports the CPU time of the fit, of its median epoch, and the
-peak resident memory of the process. The yardstick does what the public code does, written plainly: dense features, dense
-n x n matrices, and a second forward pass that carries a gradient for the target. Pre-training is left out of ``cost`` for
-both sides. Data: ``graphclust.data.load``.
+Each measurement runs in a fresh process on one thread and reports the CPU time of the fit, of its median epoch, and
+the peak resident memory of the process. The yardstick does what the public code does, written plainly: dense features,
+dense n x n matrices, and a second forward pass that carries a gradient for the target. Pre-training is left out of
+``cost`` for both sides. Data: ``graphclust.data.load``.
 """
 
 from __future__ import annotations

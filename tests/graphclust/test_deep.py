@@ -360,3 +360,13 @@ def test_centres_start_at_the_cluster_means_and_empty_ones_far_out():
     torch.testing.assert_close(network.centres.data, torch.tensor([[1.0, 0.0], [10.0, 7.0], middle]))
     squared = [1, 1, 1 + (7 / 3) ** 2, 1 + (7 / 3) ** 2, (14 / 3) ** 2]
     assert network.bandwidth.item() == pytest.approx(np.mean(squared), rel=1e-6)
+
+
+def test_automatic_options_mean_what_each_paper_does(planted):
+    graph, _ = planted
+    for name, kind, alpha in [("scgc", "power", 0.1), ("scgc_star", "cumulative", 0.1), ("pamc", "cumulative", 1.0)]:
+        found = make(name, order=2, influence="auto", alpha="auto").fit(graph)
+        spelled = make(name, order=2, influence=kind, alpha=alpha).fit(graph)
+        np.testing.assert_array_equal(found.embedding_, spelled.embedding_)
+        other = make(name, order=2, influence=kind, alpha=0.5).fit(graph)
+        assert not np.array_equal(found.embedding_, other.embedding_)
