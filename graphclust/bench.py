@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from graphclust.atomic import write_atomic
 from graphclust.data import load
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 from graphclust.runs.record import Device, RunConfig
-from graphclust.runs.store import write_atomic
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,7 +174,8 @@ def bench(
     if config is not None:
         plan = load_bench(config)
     else:
-        plan = BenchConfig(data=split_refs(data or ""), methods=(methods or "").replace(",", " ").split())
+        plan = BenchConfig.model_validate(
+            {"data": split_refs(data or ""), "methods": (methods or "").replace(",", " ").split()})
     changes: dict[str, Any] = {"device": _device(device), "threads": threads}
     changes |= {"seeds": seeds} if seeds else {}
     changes |= {"n_clusters": _k(k)} if k else {}
@@ -307,6 +309,7 @@ def _numbers(text: str | None) -> list[float] | None:
 @app.command("list")
 def list_(kind: Kind, as_json: Json = False) -> None:
     """List the methods, data sets, metrics or encoders."""
+    rows: Sequence[Mapping[str, Any]]
     if kind is Kind.methods:
         from graphclust.methods import get_method, method_names
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
+from graphclust.monitor import Silent
 from graphclust.runs.parallel import Progress as Step
 from graphclust.runs.record import RunConfig, RunRecord
 
@@ -23,10 +24,8 @@ def bars(console: Console = stderr) -> Progress:
     )
 
 
-class FitBar:
+class FitBar(Silent):
     """The monitor of a single run: one bar for its phases."""
-
-    checkpoint = None
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name
@@ -49,19 +48,19 @@ class BenchBars:
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
         self._all = progress.add_task("[bold]runs", total=total)
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, config: RunConfig, event: Step | RunRecord) -> None:
         """Take an event of :func:`graphclust.runs.parallel.run_all`."""
         name = f"{config.name} on {config.data}, seed {config.seed}"
         if isinstance(event, Step):
             if config.run_id not in self._tasks:
-                self._tasks[config.run_id] = self._progress.add_task(name, total=event.total)  # type: ignore[assignment]
-            self._progress.update(self._tasks[config.run_id], completed=event.step, total=event.total,  # type: ignore
+                self._tasks[config.run_id] = self._progress.add_task(name, total=event.total)
+            self._progress.update(self._tasks[config.run_id], completed=event.step, total=event.total,
                                   description=f"{name}: {event.what}")
             return
         if config.run_id in self._tasks:
-            self._progress.remove_task(self._tasks.pop(config.run_id))  # type: ignore[arg-type]
+            self._progress.remove_task(self._tasks.pop(config.run_id))
         self._progress.advance(self._all)
         if event.status == "failed" and event.error:
             self._progress.console.print(f"[red]failed[/]: {name}: {event.error['message']}", highlight=False)

@@ -120,7 +120,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
                 f"{self.name} needs the parameter n_clusters, which is None; give an int in 1..{graph.n} "
                 "(-k on the command line), or use a method that finds it: leiden, leiden_auto"
             )
-        if isinstance(k, Integral) and not 1 <= k <= graph.n:
+        if isinstance(k, Integral) and not 1 <= int(k) <= graph.n:
             raise InputError(f"n_clusters = {k}; it must lie in 1..n, and the graph has n = {graph.n} nodes")
         if self.needs_features and graph.x is None:
             raise InputError(

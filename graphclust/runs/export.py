@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from graphclust.atomic import write_atomic
 from graphclust.graph import Graph, InputError
-from graphclust.runs.store import write_atomic
 
 
 def export_labels(run_dir: Path, graph: Graph, labels: np.ndarray, *, graphml: bool = False) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from graphclust.monitor import Silent
 from graphclust.runs.execute import execute
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.store import RunDir, RunStore
@@ -28,10 +29,8 @@ class Progress:
     total: int
 
 
-class _Tell:
+class _Tell(Silent):
     """The monitor of a child process: sends its progress to the parent, at most five times a second."""
-
-    checkpoint = None
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._what, self._total, self._last = pipe, "", 0, 0.0

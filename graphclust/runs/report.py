@@ -14,12 +14,13 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from graphclust.atomic import write_atomic
 from graphclust.data import load
 from graphclust.methods import get_method
 from graphclust.runs import figures
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.stats import ALPHA, aggregate, best_first, compare, finished, mean_ranks
-from graphclust.runs.store import RunDir, write_atomic
+from graphclust.runs.store import RunDir
 from graphclust.runs.tables import (
     NOTE,
     SHOWN,

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
 from graphclust.monitor import Silent
 from graphclust.runs.execute import Trace, execute
 from graphclust.runs.parallel import run_all
 from graphclust.runs.record import RunConfig
-from graphclust.runs.store import RunDir, RunStore, save_array, write_atomic
+from graphclust.runs.store import RunDir, RunStore, save_array
 
 
 def leiden(**changes) -> RunConfig:
