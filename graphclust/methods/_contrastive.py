@@ -76,7 +76,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         Where the centres come from: :func:`graphclust.methods._consensus.consensus_labels` on the transformed
         features, or k-means (20 starts) on z; paper: "kmeans".
     stop : {"settled", "last"}
-        Training ends once fewer than 0.5 % of the nodes changed cluster over ten epochs, or after the last epoch;
+        Training ends once fewer than 2 % of the nodes changed cluster over ten epochs, or after the last epoch;
         paper: "last".
     collapse_guard : float in [0, 1), default 0.5
         Training ends, at the weights before, when the effective number of clusters, exp(entropy of the sizes), falls
