@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)   ## set up, benchmark seven methods on embedded data, show the table and the report
-	$(BIN)/graphclust bench configs/suites/demo.yaml --out runs/demo
+	$(BIN)/graphclust bench configs/suites/demo.yaml --jobs 2 --out runs/demo
 
 test: $(READY)   ## set up and run the tests
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
