@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from graphclust.encoders.sparse import SparseInput
 
+# Above four times this many rows the layers after the first work on that many at a time: the backward pass then holds
+# the gradients of one part only (100 MB less for 10,000 rows of the paper's network), and finds them in the cache.
+ROWS = 1024
+
 
 class MLP(nn.Module):
     """Linear layers with a ReLU after each but the last; no dropout, no normalisation (the encoder of SDCN).
@@ -34,8 +38,16 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor | SparseInput) -> Tensor:
         """Map (n, d), dense or :class:`SparseInput`, to (n, out)."""
-        for i, layer in enumerate(self.layers):
-            if i:
-                x = torch.relu_(x)
-            x = x.linear(layer) if isinstance(x, SparseInput) else layer(x)
-        return x
+        first = self.layers[0]
+        h = x.linear(first) if isinstance(x, SparseInput) else first(x)
+        if len(self.layers) == 1:
+            return h
+        h = torch.relu_(h)
+        if len(h) <= 4 * ROWS:
+            return self._rest(h)
+        return torch.cat([self._rest(part) for part in h.split(ROWS)])
+
+    def _rest(self, h: Tensor) -> Tensor:
+        for layer in self.layers[1:-1]:
+            h = torch.relu_(layer(h))
+        return self.layers[-1](h)

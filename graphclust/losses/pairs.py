@@ -37,13 +37,15 @@ class Pairs:
     @classmethod
     def from_scipy(cls, matrix: sp.csr_array, device: torch.device | str = "cpu", dtype: Any = np.float32) -> Self:
         """Copy a scipy CSR matrix to ``device``."""
-        order = sp.csr_array((np.arange(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape).T.tocsr()
+        position = np.arange(matrix.nnz, dtype=matrix.indices.dtype)
+        order = sp.csr_array((position, matrix.indices, matrix.indptr), shape=matrix.shape).T.tocsr()
         parts = (matrix.indptr, matrix.indices, matrix.data.astype(dtype), order.indptr, order.indices, order.data)
         return cls(*(torch.tensor(part, device=device) for part in parts), matrix.shape)
 
     def rows(self) -> Tensor:
         """Row id of each entry, shape (nnz,)."""
-        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.crow.device), self.crow.diff())
+        ids = torch.arange(self.shape[0], dtype=self.crow.dtype, device=self.crow.device)
+        return torch.repeat_interleave(ids, self.crow.diff())
 
     def csr(self, values: Tensor) -> Tensor:
         """The pattern with other values."""

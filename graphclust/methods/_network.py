@@ -18,7 +18,7 @@ from graphclust.methods._features import Features
 from graphclust.training import Epoch
 
 # Rows encoded at a time outside of training.
-CHUNK = 4096
+CHUNK = 1024
 # k-means looks at no more nodes than this, drawn uniformly.
 KMEANS_LIMIT = 100_000
 
@@ -88,8 +88,8 @@ def dense_rows(x: Features, rows: slice | np.ndarray, device: torch.device) -> T
 
 
 def whole_input(x: Features, device: torch.device) -> Tensor | SparseInput:
-    """All features on ``device``, sparse if they are."""
-    return SparseInput(x, device) if sp.issparse(x) else dense_rows(x, slice(None), device)
+    """All features on ``device``, sparse if they are; on the CPU a view, which nothing may write to."""
+    return SparseInput(x, device) if sp.issparse(x) else torch.as_tensor(x, device=device)
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[np.ndarray]:

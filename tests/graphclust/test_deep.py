@@ -120,7 +120,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(planted, tmp_path):
 def test_the_monitor_sees_each_epochs_partition_and_loss(name, planted):
     graph, _ = planted
     watch = Resuming(None)
-    model = make(name).fit(graph, monitor=watch)
+    model = make(name, alpha=1.0).fit(graph, monitor=watch)
     assert [p for p, _ in watch.seen] == ["pre-training"] * 4 + ["training"] * 12
     assert len(watch.partitions) == 12
     assert all(p.shape == (graph.n,) for p in watch.partitions)

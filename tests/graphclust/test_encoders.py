@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from graphclust.encoders import MLP, Autoencoder, load_tensors, save_tensors
+from graphclust.encoders import MLP, Autoencoder, load_tensors, mlp, save_tensors
 from graphclust.encoders.sparse import SparseInput
 from graphclust.graph import Graph, InputError, from_adjacency
 from graphclust.methods._blocks import BlockSampler
@@ -185,3 +185,16 @@ def test_load_refuses_what_is_not_a_model(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="no saved model"):
         load_tensors(tmp_path)
+
+
+def test_rows_in_parts_are_the_rows_as_a_whole(monkeypatch):
+    net, x = MLP((6, 8, 7, 2), seeded(0)), torch.randn((50, 6), generator=seeded(1))
+    found = []
+    for rows in (1024, 7):
+        monkeypatch.setattr(mlp, "ROWS", rows)
+        net.zero_grad()
+        z = net(x)
+        z.square().sum().backward()
+        found.append([z.detach(), *(p.grad.clone() for p in net.parameters())])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(whole, parts)
