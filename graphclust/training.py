@@ -80,7 +80,7 @@ class CollapseGuard:
         effective = effective_clusters(labels)
         if self.start is None:
             self.start = effective
-        if effective >= self.share * self.start:
+        if effective >= self.share * self.start or self.sound is None:
             self.sound = before
             return None
         module.load_state_dict(self.sound)
@@ -159,9 +159,9 @@ class Checkpoints:
 
     def restore(self, phase: Phase, rules: Sequence[StopRule]) -> None:
         """Put ``phase`` where the file left it, if the file holds that phase."""
-        if not self.reached(phase.name):
-            return
         state = self.state
+        if state is None or state["phase"] != phase.name:
+            return
         phase.module.load_state_dict(state["module"])
         phase.optimiser.load_state_dict(state["optimiser"])
         phase.generator.set_state(state["generator"])
@@ -207,9 +207,12 @@ def train(phase: Phase, monitor: Monitor, checkpoints: Checkpoints, rules: Seque
                 f"{phase.optimiser.param_groups[0]['lr']:g}), or scale the features to unit variance"
             )
         phase.history.append({"epoch": number, **losses})
-        reasons = (rule.check(number, labels, phase.module, before) for rule in rules)
-        phase.stopped = next((reason for reason in reasons if reason), None)
-        monitor.step(number, losses, None if labels is None else lambda found=labels: found.cpu().numpy())
+        if labels is None:
+            monitor.step(number, losses)
+        else:
+            reasons = (rule.check(number, labels, phase.module, before) for rule in rules)
+            phase.stopped = next((reason for reason in reasons if reason), None)
+            monitor.step(number, losses, labels.cpu().numpy)
         checkpoints.save(phase, rules, force=phase.stopped is not None or len(phase.history) == phase.epochs)
 
 

@@ -40,7 +40,8 @@ class Pairs:
         position = np.arange(matrix.nnz, dtype=matrix.indices.dtype)
         order = sp.csr_array((position, matrix.indices, matrix.indptr), shape=matrix.shape).T.tocsr()
         parts = (matrix.indptr, matrix.indices, matrix.data.astype(dtype), order.indptr, order.indices, order.data)
-        return cls(*(torch.tensor(part, device=device) for part in parts), matrix.shape)
+        crow, col, weight, crow_t, col_t, positions = (torch.tensor(part, device=device) for part in parts)
+        return cls(crow, col, weight, crow_t, col_t, positions, matrix.shape)
 
     def rows(self) -> Tensor:
         """Row id of each entry, shape (nnz,)."""

@@ -206,14 +206,15 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self, z: Tensor, x: Tensor | None, pairs: Pairs, frequencies: Tensor | None, columns: Tensor | None, n: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The weighted parts of the loss on a block, and the (a,) cluster ids of its anchors."""
-        a, alpha = pairs.shape[0], self._alpha if self.alpha == "auto" else self.alpha
+        a = pairs.shape[0]
+        alpha = self._alpha if isinstance(self.alpha, str) else self.alpha
         q = self._network.assign(z[:a])
         labels = q.detach().argmax(1)
         parts = {
             "kl": self.beta * kl_divergence(target_distribution(q, frequencies), q),
             "contrast": alpha * self._contrast(z, pairs, labels, columns, n),
         }
-        if self._network.decoder is not None:
+        if self._network.decoder is not None and x is not None:
             parts["reconstruction"] = F.mse_loss(self._network.decoder(z[:a]), x)
         return parts, labels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,7 +15,8 @@ from graphclust.methods._smoothing import smoothing_steps
 from graphclust.propagation import smooth
 
 Weighting = Literal["none", "l2", "tfidf", "auto"]
-Features = np.ndarray | sp.csr_array
+Features: TypeAlias = Any
+"""ndarray or csr_array of shape (n, d), float32; scipy has no types to name the second."""
 
 
 @dataclass
