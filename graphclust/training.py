@@ -98,7 +98,7 @@ class CollapseGuard:
 class Settled:
     """Ends training once fewer than ``share`` of the nodes changed cluster over ``every`` epochs (after DEC, 4.3)."""
 
-    def __init__(self, share: float = 0.02, every: int = 10) -> None:
+    def __init__(self, share: float, every: int = 10) -> None:
         self.share, self.every = share, every
         self.previous: Tensor | None = None
 

@@ -76,8 +76,10 @@ class ContrastiveClusterer(AutoencoderClusterer):
         Where the centres come from: :func:`graphclust.methods._consensus.consensus_labels` on the transformed
         features, or k-means (20 starts) on z; paper: "kmeans".
     stop : {"settled", "last"}
-        Training ends once fewer than 2 % of the nodes changed cluster over ten epochs, or after the last epoch;
+        Training ends once fewer than ``tol`` of the nodes changed cluster over ten epochs, or after the last epoch;
         paper: "last".
+    tol : float, default 0.01
+        Share of the nodes, for ``stop="settled"``.
     collapse_guard : float in [0, 1), default 0.5
         Training ends, at the weights before, when the effective number of clusters, exp(entropy of the sizes), falls
         below this share of what it was at the start. 0: off, as in the papers.
@@ -119,6 +121,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         "batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "start": [StrOptions({"kmeans", "consensus"})],
         "stop": [StrOptions({"last", "settled"})],
+        "tol": [Interval(Real, 0, 1, closed="neither")],
         "collapse_guard": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -139,6 +142,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         batch_size: int | None = None,
         start: str = "consensus",
         stop: str = "settled",
+        tol: float = 0.01,
         collapse_guard: float = 0.5,
         weighting: str = "auto",
         n_components: int | None = 256,
@@ -164,6 +168,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self.batch_size = batch_size
         self.start = start
         self.stop = stop
+        self.tol = tol
         self.collapse_guard = collapse_guard
         self.weighting = weighting
         self.n_components = n_components
@@ -192,7 +197,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         phase = Phase("training", self.epochs, self._network, optimiser, generator, epoch)
         rules: list[StopRule] = [CollapseGuard(self.collapse_guard)] if self.collapse_guard else []
         if self.stop == "settled":
-            rules.append(Settled())
+            rules.append(Settled(self.tol))
         train(phase, monitor, checkpoints, rules)
         return phase.history, {"epochs": len(phase.history), "stopped": phase.stopped or "last"}
 
