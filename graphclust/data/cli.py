@@ -27,13 +27,16 @@ def list_sets(as_json: Json = False) -> None:
     if as_json:
         _print_json(rows)
         return
-    table = Table(caption="A file (.npz .csv .tsv .txt .graphml .mtx .pt) is given by its path. Licences: --json.")
-    for column in ("name", "kind", "n", "m", "d", "k", "here", "note"):
+    console = Console()
+    table = Table(caption="A file (.npz .csv .tsv .txt .graphml .mtx .pt) is given by its path. --json tells more.")
+    columns = ["name", "kind", "n", "m", "d", "k", "here"] + (["note"] if console.width >= 110 else [])
+    for column in columns:
         table.add_column(column, justify="right" if column in "nmdk" else "left", no_wrap=column != "note")
     for row in rows:
         here = "yes" if row["here"] else "fetch" if row["fetchable"] else "no"
-        table.add_row(row["name"], row["kind"], *(_number(row[c]) for c in "nmdk"), here, row["note"])
-    Console().print(table)
+        cells = [row["name"], row["kind"], *(_number(row[c]) for c in "nmdk"), here, row["note"]]
+        table.add_row(*cells[: len(columns)])
+    console.print(table)
 
 
 @app.command()

@@ -178,6 +178,12 @@ def read_features(path: Path, ids: np.ndarray) -> Any:
         except (OSError, ValueError, EOFError, KeyError) as e:
             raise InputError(f"features = {path} cannot be read as {path.suffix} ({e})") from e
     table, named = _node_table(str(path), [ids])
+    repeated = pd.Index(named).duplicated()
+    if repeated.any():
+        raise InputError(
+            f"features = {path} names the node {named[repeated].tolist()[0]!r} more than once; its first column "
+            "must be the node, once each (for rows without ids in the order of the nodes use .npy)"
+        )
     at = pd.Index(named).get_indexer(pd.Index(ids))
     if (at < 0).any():
         raise InputError(f"features = {path} has no row for the node {ids.tolist()[np.argmin(at)]!r}")

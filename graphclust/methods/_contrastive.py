@@ -78,7 +78,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
     stop : {"settled", "last"}
         Training ends once fewer than ``tol`` of the nodes changed cluster over ten epochs, or after the last epoch;
         paper: "last".
-    tol : float, default 0.01
+    tol : float, default 0.005
         Share of the nodes, for ``stop="settled"``.
     collapse_guard : float in [0, 1), default 0.5
         Training ends, at the weights before, when the effective number of clusters, exp(entropy of the sizes), falls
@@ -142,7 +142,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         batch_size: int | None = None,
         start: str = "consensus",
         stop: str = "settled",
-        tol: float = 0.01,
+        tol: float = 0.005,
         collapse_guard: float = 0.5,
         weighting: str = "auto",
         n_components: int | None = 256,

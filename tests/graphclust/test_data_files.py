@@ -272,3 +272,10 @@ def test_a_million_edges_are_read_in_well_under_a_second_of_cpu(here):
     data = load("big.txt")
     assert time.process_time() - clock < 2, "0.5 s alone on one core; the margin is for a busy machine"
     assert data.num_nodes == len(np.unique(edges))
+
+
+def test_features_that_name_a_node_twice_are_refused(tmp_path):
+    (tmp_path / "e.csv").write_text("a,b\nb,c\n")
+    (tmp_path / "x.csv").write_text("a,1\nb,2\na,3\n")
+    with pytest.raises(InputError, match=r"'a' more than once.*\.npy"):
+        load(f"{tmp_path / 'e.csv'}:features={tmp_path / 'x.csv'}")
