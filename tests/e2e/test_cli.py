@@ -138,7 +138,11 @@ def test_setting_files_and_set_reach_the_methods(tmp_path):
 def test_a_bench_killed_in_the_middle_resumes_and_loses_nothing(tmp_path, how):
     args = ["bench", "--data", "asbm:n=400,k=4", "--methods", "leiden,ae_kmeans", "--seeds", "4", "--out", "b"]
     args += ["--set", "pretrain_epochs=40"]
-    process = subprocess.Popen([*CLI, *args], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*CLI, *args], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        # a shell that runs the tests in the background has them, and so their children, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     runs = tmp_path / "b/runs"
 
     def finished() -> dict[str, int]:
