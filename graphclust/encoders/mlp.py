@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from graphclust.encoders.initial import uniform_
 from graphclust.encoders.sparse import SparseInput
 
 # Above four times this many rows the layers after the first work on that many at a time: the backward pass then holds
@@ -30,11 +30,8 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             nn.utils.skip_init(nn.Linear, a, b) for a, b in pairwise(sizes)
         )
-        with torch.no_grad():
-            for layer in self.layers:
-                bound = 1 / math.sqrt(layer.in_features)
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        for layer in self.layers:
+            uniform_(layer, layer.in_features, generator)
 
     def forward(self, x: Tensor | SparseInput) -> Tensor:
         """Map (n, d), dense or :class:`SparseInput`, to (n, out)."""

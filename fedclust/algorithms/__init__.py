@@ -1,0 +1,45 @@
+"""Every federated algorithm, one a file, found by its file name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedclust.algorithms.base import FederatedAlgorithm
+from fedclust.task import Training
+from graphclust.graph import InputError
+
+__all__ = ["FederatedAlgorithm", "algorithm_names", "get_algorithm", "make_algorithm"]
+
+
+def algorithm_names() -> list[str]:
+    """Names of all algorithms, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
+
+
+def get_algorithm(name: str) -> type[FederatedAlgorithm]:
+    """The class of the algorithm called ``name``; InputError, with the nearest name, when there is none."""
+    if name not in algorithm_names():
+        near = difflib.get_close_matches(name, algorithm_names(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"unknown algorithm {name!r}; {hint}the algorithms are: {', '.join(algorithm_names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return next(
+        c for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, FederatedAlgorithm) and c.__module__ == module.__name__
+    )
+
+
+def make_algorithm(name: str, settings: dict[str, Any] | None = None, training: Training | None = None) -> FederatedAlgorithm:
+    """The algorithm with its settings; InputError naming the setting that is unknown or out of range."""
+    cls = get_algorithm(name)
+    try:
+        return cls(**(settings or {}), training=training or Training())
+    except ValidationError as e:
+        known = [field for field in cls.model_fields if field != "training"]
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in e.errors())
+        raise InputError(f"settings of {name}: {problems}; it has: {', '.join(known) or 'none'}") from e

@@ -1,0 +1,189 @@
+"""What a federated algorithm is: what clients are sent, what they compute, how the server moves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedclust.models import Model, Params
+from fedclust.task import Cohort, Training, stream
+
+State = dict[str, Tensor]
+"""Everything the server knows, as tensors by name; it is checkpointed as it is.
+
+``model/<parameter>`` (K, ...): the group models, stacked. ``weights`` (N, K): the assignment, rows sum to 1 (hard: one 1),
+NaN in the row of a client that has none yet. ``round``: 0-d, kept by the strategy: the round now being run, from 0.
+"""
+
+
+@dataclass
+class Payload:
+    """What the server sends one client: group models by their number, and small extras."""
+
+    groups: list[int]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    family: str = "model"
+    phase: str = "train"
+
+
+@dataclass
+class Delivery:
+    """A payload as it arrives at a cohort of B clients: models (B, k, ...), arrays (B, ...)."""
+
+    models: Params
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    phase: str = "train"
+
+
+@dataclass
+class Report:
+    """What a cohort sends back: models (B, k', ...), or none, and arrays (B, ...).
+
+    An array ``weights`` (B, k') says how the client itself mixes the models that it sends.
+    """
+
+    models: Params = field(default_factory=dict)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Reports:
+    """The round's sound replies, stacked in the order of the clients' ids.
+
+    ``clients`` (S,): positions in the sorted registry; ``n`` (S,): training samples; models (S, k', ...), arrays (S, ...).
+    """
+
+    clients: Tensor
+    n: Tensor
+    models: Params
+    arrays: dict[str, Tensor]
+    phase: str = "train"
+
+
+class FederatedAlgorithm(BaseModel, ABC):
+    """One algorithm; its fields are its settings.
+
+    Pure: no Flower, no files; its whole state is a dict of tensors that the strategy keeps, checkpoints and hands back.
+    The methods whose names begin with ``local_`` run on clients, the others on the server.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: ClassVar[str]
+    """The paper, with arXiv id or DOI."""
+    hard: ClassVar[bool] = True
+    """A client predicts with the model of its largest weight; False: with the mixture."""
+    sends: ClassVar[str] = "its model"
+    """What a client reveals each round, in words, for the table of what travels."""
+
+    training: Training = Field(default_factory=Training)
+
+    # --- server ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
+        """The state before round 0.
+
+        Parameters
+        ----------
+        n_samples : (N,) training samples of the registered clients, in the order of their ids
+        model : the architecture
+        seed : of the federation; group k starts from :func:`initial_models`
+        """
+
+    @abstractmethod
+    def payload(self, state: State, client: int) -> Payload:
+        """What ``client`` (its position in the registry) is sent in this round."""
+
+    @abstractmethod
+    def update(self, state: State, reports: Reports) -> State:
+        """The state after the round; ``state`` itself is not changed."""
+
+    def preparation_rounds(self, n_clients: int) -> int:
+        """Rounds that the algorithm needs before its first training round (``state["round"]`` is negative in them)."""
+        return 0
+
+    def needs_everyone(self, state: State) -> bool:
+        """True when this round must reach every client, whatever the fraction."""
+        return False
+
+    def evaluation(self, state: State, client: int) -> Payload:
+        """What ``client`` is sent to be evaluated after the last round."""
+        return self.payload(state, client)
+
+    def newcomer(self, state: State) -> Payload:
+        """What a client that was never seen in training is sent to find its group: all group models."""
+        return Payload(list(range(n_groups(state))), phase="evidence")
+
+    def assign(self, state: State, report: Reports | None) -> Tensor:
+        """Weights (K,) of a newcomer from its report; NaN throughout: undetermined.
+
+        Parameters
+        ----------
+        report : what :meth:`local_evidence` found, S = 1; None when the newcomer has no labelled sample
+        """
+        k = n_groups(state)
+        if k == 1:
+            return torch.ones(1)
+        if report is None or "weights" not in report.arrays:
+            return torch.full((k,), torch.nan)
+        return report.arrays["weights"][0]
+
+    # --- client ---------------------------------------------------------------------------------------------------
+
+    def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
+        """What clients do in a round: by default, train every model that they were sent."""
+        return Report(cohort.train(delivery.models, self.training))
+
+    def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
+        """The models (B, k, ...) and weights (B, k) with which the clients predict, given what was delivered."""
+        b, k = next(iter(delivery.models.values())).shape[:2]
+        return delivery.models, torch.full((b, k), 1 / k)
+
+    def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
+        """What newcomers compute from their labelled samples: by default, the weights they would predict with."""
+        return Report(arrays={"weights": self.local_predictor(cohort, delivery)[1]})
+
+
+def initial_models(model: Model, seed: int, n_groups: int) -> Params:
+    """K initial models (K, ...), each from its own stream; the first is the same in every algorithm."""
+    return stack([model.init(stream(seed, "init", k)) for k in range(n_groups)])
+
+
+def stack(models: list[Params]) -> Params:
+    """Models stacked along a new first axis."""
+    return {name: torch.stack([m[name] for m in models]) for name in models[0]}
+
+
+def models(state: State, family: str = "model") -> Params:
+    """The stacked models (K, ...) of ``state`` by parameter name."""
+    start = family + "/"
+    return {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+
+
+def with_models(state: State, new: Params, family: str = "model", **others: Tensor) -> State:
+    """A copy of ``state`` with these models in place of the family's, and ``others`` set."""
+    kept = {key: t for key, t in state.items() if not key.startswith(family + "/")}
+    return {**kept, **{f"{family}/{name}": t for name, t in new.items()}, **others}
+
+
+def n_groups(state: State) -> int:
+    """K."""
+    return len(next(iter(models(state).values())))
+
+
+def one_hot(groups: Tensor, k: int) -> Tensor:
+    """Hard assignment (N,) int as weights (N, K) float; a negative group gives a row of NaN."""
+    weights = torch.nn.functional.one_hot(groups.clamp_min(0), k).float()
+    weights[groups < 0] = torch.nan
+    return weights
+
+
+def group_of(state: State, client: int) -> int:
+    """The group of ``client`` under the assignment as it stands."""
+    return int(state["weights"][client].argmax())

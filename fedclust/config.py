@@ -1,0 +1,85 @@
+"""Everything that decides the result of one federation: it travels whole to the server app and to every client app."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedclust.algorithms import FederatedAlgorithm, make_algorithm
+from fedclust.data.spec import FederationSpec
+from fedclust.models import ModelConfig
+from fedclust.task import Training
+from graphclust.graph import InputError
+
+Engine = Literal["inprocess", "ray"]
+
+
+class FederationConfig(BaseModel):
+    """One algorithm on one federation with one seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    algorithm: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The algorithm's own settings."""
+    scenario: str = "own"
+    """The federation's name in tables; does not decide the result."""
+    federation: FederationSpec
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: Training = Field(default_factory=Training)
+    rounds: Annotated[int, Field(ge=1)] = 60
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the clients that train in a round."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of initial models, batches and selection; the federation's data have their own."""
+    min_replies: Annotated[int, Field(ge=1)] = 1
+    """With fewer sound replies the round is not aggregated and the run stops, its state saved."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that a round waits for replies, and the start for clients."""
+    shots: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 5, 10, 50)
+    """Numbers of labelled samples with which newcomers are assigned, apart from all that they have."""
+    draws: Annotated[int, Field(ge=1)] = 5
+    """Random subsets for every number of shots."""
+    engine: Engine = "inprocess"
+    threads: Annotated[int, Field(ge=1)] = 1
+    label: str | None = None
+    """The row's name in tables; does not decide the result."""
+
+    def make(self) -> FederatedAlgorithm:
+        """The algorithm with its settings; InputError for what it does not take."""
+        return make_algorithm(self.algorithm, self.settings, self.training)
+
+    def resolved(self) -> FederationConfig:
+        """The same config with every setting of the algorithm spelled out."""
+        return self.model_copy(update={"settings": self.make().model_dump(mode="json", exclude={"training"})})
+
+    @property
+    def name(self) -> str:
+        """The row's name in tables."""
+        return self.label or self.algorithm
+
+    def fingerprint(self) -> str:
+        """Hash of what decides the result."""
+        body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def run_id(self) -> str:
+        """Folder name of the run: readable parts and the fingerprint."""
+        words = (self.name, self.scenario, f"s{self.seed}")
+        plain = "-".join("".join(c if c.isalnum() else "_" for c in w)[:40] for w in words)
+        return f"{plain}-{self.fingerprint()}"
+
+    def check(self, n_clients: int) -> None:
+        """InputError when the settings do not fit the number of clients."""
+        groups = self.resolved().settings.get("n_groups")
+        if isinstance(groups, int) and groups > n_clients:
+            raise InputError(f"n_groups = {groups} of {self.algorithm}: there are {n_clients} clients; give at most that many")
+        if self.min_replies > max(1, round(self.fraction * n_clients)):
+            raise InputError(
+                f"min_replies = {self.min_replies}: a round asks {max(1, round(self.fraction * n_clients))} of {n_clients} "
+                "clients; lower it or raise fraction"
+            )

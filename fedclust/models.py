@@ -1,0 +1,100 @@
+"""A client's model: an encoder of graphclust and a linear head, as a pure function of its parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from graphclust.encoders import GCN, MLP, ConvNet
+from graphclust.graph import InputError
+
+Params = dict[str, Tensor]
+"""Parameters by name; with K group models stacked, every tensor has a leading axis K."""
+
+
+class ModelConfig(BaseModel):
+    """Which model every client trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["linear", "mlp", "convnet", "gcn"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
+    """Widths after the input: of the mlp and the gcn all hidden layers, of the convnet the last one; unused by linear."""
+
+
+class _Classifier(nn.Module):
+    """logits = head(relu(encoder(x)))."""
+
+    def __init__(self, encoder: nn.Module | None, head: nn.Module, flat: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.flat = encoder, head, flat
+
+    def forward(self, x: Tensor, *adjacency: Tensor) -> Tensor:
+        if self.flat:
+            x = x.flatten(1)
+        return self.head(x if self.encoder is None else torch.relu(self.encoder(x, *adjacency)))
+
+
+class Model:
+    """The architecture without its parameters.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    input_shape : shape of one sample
+    n_classes : C
+
+    Raises
+    ------
+    InputError
+        When the architecture cannot take such samples.
+    """
+
+    def __init__(self, config: ModelConfig, input_shape: tuple[int, ...], n_classes: int) -> None:
+        self.config, self.input_shape, self.n_classes = config, input_shape, n_classes
+        if config.name == "convnet" and len(input_shape) != 3:
+            raise InputError(
+                f"model convnet needs samples of shape (channels, height, width), these have {input_shape}; "
+                "take model mlp, or data with images"
+            )
+        if config.name != "linear" and not config.hidden:
+            raise InputError(f"hidden of model {config.name} is empty; give at least one width, or take model linear")
+        self._module = self._build(None)
+        self.names = tuple(name for name, _ in self._module.named_parameters())
+
+    @property
+    def on_nodes(self) -> bool:
+        """True when a sample's logits need the whole graph."""
+        return self.config.name == "gcn"
+
+    def _build(self, generator: torch.Generator | None) -> _Classifier:
+        c, width = self.config, self.config.hidden[-1] if self.config.hidden else 0
+        flat = 1
+        for size in self.input_shape:
+            flat *= size
+        encoder: nn.Module | None
+        if c.name == "linear":
+            encoder, width = None, flat
+        elif c.name == "mlp":
+            encoder = MLP((flat, *c.hidden), generator)
+        elif c.name == "gcn":
+            encoder = GCN((flat, *c.hidden), generator)
+        else:
+            encoder = ConvNet(self.input_shape, out=width, generator=generator)  # type: ignore[arg-type]
+        return _Classifier(encoder, MLP((width, self.n_classes), generator), flat=c.name in ("linear", "mlp"))
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Initial parameters drawn from ``generator``."""
+        return {name: p.detach().clone() for name, p in self._build(generator).named_parameters()}
+
+    def logits(self, params: Params, x: Tensor, adjacency: Tensor | None = None) -> Tensor:
+        """Logits (n, C) of samples (n, ...), or of all nodes (n, d) with their adjacency (n, n)."""
+        inputs = (x,) if adjacency is None else (x, adjacency)
+        return torch.func.functional_call(self._module, params, inputs)
+
+    def encoder_state(self, params: Params) -> Params:
+        """The encoder's part of ``params`` under its own names: it loads into graphclust's encoder of the same widths."""
+        return {name.removeprefix("encoder."): p for name, p in params.items() if name.startswith("encoder.")}
