@@ -77,9 +77,11 @@ class FederationConfig(BaseModel):
         """InputError when the settings do not fit the number of clients."""
         groups = self.resolved().settings.get("n_groups")
         if isinstance(groups, int) and groups > n_clients:
-            raise InputError(f"n_groups = {groups} of {self.algorithm}: there are {n_clients} clients; give at most that many")
-        if self.min_replies > max(1, round(self.fraction * n_clients)):
             raise InputError(
-                f"min_replies = {self.min_replies}: a round asks {max(1, round(self.fraction * n_clients))} of {n_clients} "
-                "clients; lower it or raise fraction"
+                f"n_groups = {groups} of {self.algorithm}: there are {n_clients} clients; give at most that many"
+            )
+        asked = max(1, round(self.fraction * n_clients))
+        if self.min_replies > asked:
+            raise InputError(
+                f"min_replies = {self.min_replies}: a round asks {asked} of {n_clients} clients; lower it or raise fraction"
             )

@@ -22,7 +22,7 @@ class ModelConfig(BaseModel):
 
     name: Literal["linear", "mlp", "convnet", "gcn"] = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
-    """Widths after the input: of the mlp and the gcn all hidden layers, of the convnet the last one; unused by linear."""
+    """Widths after the input: of the mlp and the gcn all hidden layers, of the convnet the last; linear has none."""
 
 
 class _Classifier(nn.Module):
@@ -96,5 +96,5 @@ class Model:
         return torch.func.functional_call(self._module, params, inputs)
 
     def encoder_state(self, params: Params) -> Params:
-        """The encoder's part of ``params`` under its own names: it loads into graphclust's encoder of the same widths."""
+        """The encoder's part of ``params`` under its own names: it loads into graphclust's encoder of these widths."""
         return {name.removeprefix("encoder."): p for name, p in params.items() if name.startswith("encoder.")}

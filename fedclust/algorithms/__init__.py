@@ -34,7 +34,9 @@ def get_algorithm(name: str) -> type[FederatedAlgorithm]:
     )
 
 
-def make_algorithm(name: str, settings: dict[str, Any] | None = None, training: Training | None = None) -> FederatedAlgorithm:
+def make_algorithm(
+    name: str, settings: dict[str, Any] | None = None, training: Training | None = None
+) -> FederatedAlgorithm:
     """The algorithm with its settings; InputError naming the setting that is unknown or out of range."""
     cls = get_algorithm(name)
     try:

@@ -16,8 +16,8 @@ from fedclust.task import Cohort, Training, stream
 State = dict[str, Tensor]
 """Everything the server knows, as tensors by name; it is checkpointed as it is.
 
-``model/<parameter>`` (K, ...): the group models, stacked. ``weights`` (N, K): the assignment, rows sum to 1 (hard: one 1),
-NaN in the row of a client that has none yet. ``round``: 0-d, kept by the strategy: the round now being run, from 0.
+``model/<parameter>`` (K, ...): the group models, stacked. ``weights`` (N, K): the assignment, rows sum to 1 (hard: a
+single 1), NaN in the row of a client that has none yet. ``round``: 0-d, kept by the strategy: the round now being run, from 0.
 """
 
 
@@ -55,7 +55,8 @@ class Report:
 class Reports:
     """The round's sound replies, stacked in the order of the clients' ids.
 
-    ``clients`` (S,): positions in the sorted registry; ``n`` (S,): training samples; models (S, k', ...), arrays (S, ...).
+    ``clients`` (S,): positions in the sorted registry; ``n`` (S,): training samples; models (S, k', ...); arrays
+    (S, ...).
     """
 
     clients: Tensor

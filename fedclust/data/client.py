@@ -54,8 +54,8 @@ class Federation:
     clients : sorted by id
     unseen : newcomers, sorted by id; their ``train`` is the labelled support
     n_classes : C
-    truth : what the scenario planted, never shown to an algorithm (but to ``oracle``): name ("concept", "feature", "group") ->
-        {client id: true group}; the unseen clients are in it too
+    truth : what the scenario planted, never shown to an algorithm (but to ``oracle``): name ("concept", "feature",
+        "group") -> {client id: true group}; the unseen clients are in it too
     """
 
     clients: tuple[ClientData, ...]
@@ -91,7 +91,7 @@ def _check(client: ClientData, n_classes: int) -> None:
         split: Split = getattr(client, name)
         if len(split.x) != len(split.y):
             raise InputError(f"client {client.id!r}: {name} has {len(split.x)} samples and {len(split.y)} labels")
-        if len(split) and not (0 <= int(split.y.min()) and int(split.y.max()) < n_classes):
+        if len(split) and (int(split.y.min()) < 0 or int(split.y.max()) >= n_classes):
             raise InputError(
                 f"client {client.id!r}: {name} labels must lie in 0..{n_classes - 1}, found "
                 f"{int(split.y.min())}..{int(split.y.max())}; raise n_classes or mend the labels"

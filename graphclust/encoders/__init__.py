@@ -13,4 +13,5 @@ __all__ = ["GCN", "MLP", "Autoencoder", "ConvNet", "describe_encoders", "load_te
 
 def describe_encoders() -> list[dict[str, Any]]:
     """Name and first line of the description of every encoder, for ``graphclust list encoders``."""
-    return [{"name": c.__name__, "summary": (c.__doc__ or "").partition("\n")[0]} for c in (MLP, Autoencoder, ConvNet, GCN)]
+    encoders = (MLP, Autoencoder, ConvNet, GCN)
+    return [{"name": c.__name__, "summary": (c.__doc__ or "").partition("\n")[0]} for c in encoders]
