@@ -27,7 +27,7 @@ test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(READY)   ## ruff and mypy
-	$(BIN)/ruff check graphclust tests benchmarks
+	$(BIN)/ruff check graphclust fedclust simulations tests benchmarks
 	$(BIN)/mypy
 
 clean:           ## remove the environment
