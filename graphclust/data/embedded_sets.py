@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
-from sklearn.datasets import load_digits
 from sklearn.neighbors import kneighbors_graph
 from torch_geometric.data import Data
 
@@ -27,6 +25,8 @@ def debtopics13() -> Data:
 
 def karate() -> Data:
     """Zachary's karate club with its interaction counts as weights; the class is the faction joined."""
+    import networkx as nx  # 11 MB that no other data set needs
+
     graph = nx.karate_club_graph()
     pairs = np.array(graph.edges)
     weights = np.array([w for *_, w in graph.edges.data("weight")], dtype=np.float64)
@@ -44,6 +44,8 @@ def digits_knn(k: int = 5) -> Data:
     InputError
         ``k`` is no integer in 1..n-1.
     """
+    from sklearn.datasets import load_digits
+
     x, y = load_digits(return_X_y=True)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < len(x):
         raise InputError(f"k = {k!r} neighbours; it must be an integer in 1..{len(x) - 1}")

@@ -9,9 +9,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import igraph
 import numpy as np
 import scipy.io
 import scipy.sparse as sp
@@ -24,6 +23,9 @@ from graphclust.data.npz import read_npz
 from graphclust.data.pyg import read_pt
 from graphclust.data.tables import integers_if_all, read_bytes
 from graphclust.graph import InputError
+
+if TYPE_CHECKING:
+    import igraph
 
 
 def suffix(path: Path) -> str:
@@ -72,6 +74,8 @@ def read_graphml(
     label : node attribute of the classes; by default ``label`` or ``class``, unless every node has another value
     features : as in :func:`graphclust.data.edgelist.read_edgelist`
     """
+    import igraph  # 30 MB, with matplotlib: only who reads GraphML pays
+
     try:
         with tempfile.NamedTemporaryFile(suffix=".graphml") as plain, warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a clash of XML id and id attribute: the attribute wins

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from graphclust.losses.pairs import Pairs, positive_sum
 
-# Values of one block of rows of the (n, n) similarity: 1 MB of float32, which stays in the cache.
-BLOCK = 2**18
+# Values of one block of rows of the (n, n) similarity: 2 MB of float32, so that few calls each do much.
+BLOCK = 2**19
 
 
 def neighbour_contrast(
@@ -58,23 +58,28 @@ class _LogRatio(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, unit: Tensor, positive: Tensor, columns: Tensor, factor: Tensor, tau: float) -> Tensor:
         n = len(positive)
-        others = unit[columns]
-        position = torch.full((len(unit),), -1, dtype=torch.long, device=unit.device)
-        position[columns] = torch.arange(len(columns), device=unit.device)
-        ratio, grad_positive = torch.empty_like(positive), torch.empty_like(positive)
+        anchors, others = unit[:n], unit[columns]
+        drawn = torch.isin(torch.arange(n, device=unit.device), columns)
+        # e_ii, which the blocks hold where i was drawn: taken off again, exp(tau cos_ii) = 1 is added once for every i
+        own = torch.exp(tau * (anchors * anchors).sum(1)) * drawn
+        # with a column of ones the product that the gradient needs also gives the row sums
+        extended = torch.cat((others, others.new_ones(len(others), 1)), 1)
+        weight, grad_positive = torch.empty_like(positive), torch.empty_like(positive)
+        ratio = torch.empty_like(positive)
         grad, grad_others = torch.zeros_like(unit), torch.zeros_like(others)
-        for rows in torch.arange(n, device=unit.device).split(max(1, BLOCK // len(columns))):
-            e = torch.exp_((tau * unit[rows]) @ others.T)
-            drawn = torch.nonzero(position[rows] >= 0).ravel()
-            e[drawn, position[rows[drawn]]] = 0
-            # exp(tau cos_ii) = 1 is added once, whether i was drawn or not
-            d = 1 + factor[rows] * e.sum(1)
+        step = max(1, BLOCK // len(columns))
+        for rows in (slice(start, min(start + step, n)) for start in range(0, n, step)):
+            e = torch.exp_((tau * anchors[rows]) @ others.T)
+            sums = e @ extended
+            d = 1 + factor[rows] * (sums[:, -1] - own[rows])
             ratio[rows] = positive[rows] / d
             grad_positive[rows] = -1 / (n * d * (ratio[rows] + 1e-8))
-            weight = (-grad_positive[rows] * ratio[rows] * factor[rows] * tau)[:, None]
-            grad[rows] += weight * (e @ others)
-            grad_others += e.T @ (weight * unit[rows])
-        ctx.save_for_backward(grad.index_add_(0, columns, grad_others), grad_positive)
+            weight[rows] = -grad_positive[rows] * ratio[rows] * factor[rows] * tau
+            grad[rows] = weight[rows, None] * sums[:, :-1]
+            grad_others += e.T @ (weight[rows, None] * anchors[rows])
+        grad.index_add_(0, columns, grad_others)
+        grad[:n] -= (2 * weight * own)[:, None] * anchors
+        ctx.save_for_backward(grad, grad_positive)
         return -torch.log(ratio + 1e-8).mean()
 
     @staticmethod

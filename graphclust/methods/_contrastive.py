@@ -188,12 +188,12 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self, graph: Graph, x: Features, generator: torch.Generator, monitor: Monitor, checkpoints: Checkpoints
     ) -> tuple[list[dict[str, float]], dict[str, Any]]:
         kind = self._influence if self.influence == "auto" else self.influence
-        gamma = influence(graph.adjacency, self.order, kind)
         # fused: one pass over the weights instead of one per arithmetic operation
         optimiser = torch.optim.Adam(self._network.parameters(), lr=self.lr, fused=True)
         size = self.batch_size or (graph.n if graph.n <= FULL_BATCH_LIMIT else BATCH)
         make = self._whole_epoch if size >= graph.n else self._batch_epoch
-        epoch = make(x, gamma, size, optimiser, generator)
+        # the matrix has no name here: a whole epoch keeps its own copy of it only
+        epoch = make(x, influence(graph.adjacency, self.order, kind), size, optimiser, generator)
         phase = Phase("training", self.epochs, self._network, optimiser, generator, epoch)
         rules: list[StopRule] = [CollapseGuard(self.collapse_guard)] if self.collapse_guard else []
         if self.stop == "settled":
