@@ -43,6 +43,8 @@ class FederationConfig(BaseModel):
     """Numbers of labelled samples with which newcomers are assigned, apart from all that they have."""
     draws: Annotated[int, Field(ge=1)] = 5
     """Random subsets for every number of shots."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    """Clients evaluate before and after training in every such round; 0: only after the last."""
     engine: Engine = "inprocess"
     threads: Annotated[int, Field(ge=1)] = 1
     label: str | None = None
@@ -60,6 +62,11 @@ class FederationConfig(BaseModel):
     def name(self) -> str:
         """The row's name in tables."""
         return self.label or self.algorithm
+
+    @property
+    def title(self) -> str:
+        """The run in words."""
+        return f"{self.name} on {self.scenario}, seed {self.seed}"
 
     def fingerprint(self) -> str:
         """Hash of what decides the result."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.table import Table
 
 from graphclust import __version__
-from graphclust.data.reference import parse_value
 from graphclust.graph import InputError
+from graphclust.options import Json, Set, cell, emit, params, print_rows
 
 app = typer.Typer(
     help="Cluster the nodes of a graph, compare methods honestly, trust every number.",
@@ -42,25 +40,10 @@ class Kind(StrEnum):
 
 
 DATA = "Name, NAME:key=value,... or a file; see graphclust data list."
-Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter, a=b; repeatable.", metavar="A=B")]
 K = Annotated[str | None, typer.Option(
     "-k", "--n-clusters", help="Number of clusters, 'data' (as it declares) or 'auto' (spectral).")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each run; part of the run's identity.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes cuda when it is there.")]
-
-
-def _params(pairs: list[str] | None) -> dict[str, Any]:
-    params = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {pair!r} is not of the form a=b")
-        try:
-            params[key] = parse_value(value)
-        except yaml.YAMLError as e:
-            raise InputError(f"--set {pair!r}: the value is not YAML") from e
-    return params
 
 
 def _k(value: str | None) -> Any:
@@ -69,13 +52,6 @@ def _k(value: str | None) -> Any:
     if not value.isdigit() or int(value) < 1:
         raise InputError(f"-k {value}; the number of clusters must be an integer >= 1, 'data' or 'auto'")
     return int(value)
-
-
-def _out(document: Any, as_json: bool, show: Any = None) -> None:
-    if as_json:
-        typer.echo(json.dumps(document, indent=1, default=str))
-    elif show is not None:
-        show()
 
 
 @app.command()
@@ -98,11 +74,12 @@ def run(
     from graphclust.graph import as_graph
     from graphclust.runs.execute import execute
     from graphclust.runs.export import export_labels
+    from graphclust.runs.record import RunRecord
     from graphclust.runs.store import RunDir, RunStore
 
-    rest: dict[str, Any] = {"params": _params(set_), "device": _device(device), "threads": threads}
+    rest: dict[str, Any] = {"params": params(set_), "device": _device(device), "threads": threads}
     config = load_setting(method).run(data, seed, **{**rest, "n_clusters": _k(k)}).resolved()
-    run_dir = RunDir(out) if out else RunStore(Path("runs")).run_dir(config)
+    run_dir = RunDir(out, RunRecord) if out else RunStore(Path("runs"), RunRecord).run_dir(config)
     if run_dir.path.exists() and not (run_dir.path / "config.yaml").exists() and any(run_dir.path.iterdir()):
         raise InputError(f"the output folder {run_dir.path} is not empty and holds no run; give another --out")
     done = run_dir.record()
@@ -128,7 +105,7 @@ def run(
         for file in files:
             typer.echo(file)
 
-    _out({**record.row(run_dir.path), "config": record.config.model_dump(mode="json")}, as_json, show)
+    emit({**record.row(run_dir.path), "config": record.config.model_dump(mode="json")}, as_json, show)
 
 
 _K_SOURCE = {"given": "given", "data": "as the data declares", "method": "found by the method"}
@@ -163,7 +140,9 @@ def bench(
     """Compare methods over data sets and seeds; finished runs are never run again, a failed run is a row."""
     from graphclust.bench import BenchConfig, check_data, claim, load_bench
     from graphclust.console import BenchBars, bars
+    from graphclust.runs.execute import PRELOAD, execute
     from graphclust.runs.parallel import run_all
+    from graphclust.runs.record import RunRecord
     from graphclust.runs.report import write_report
     from graphclust.runs.store import RunStore
 
@@ -179,22 +158,23 @@ def bench(
     changes: dict[str, Any] = {"device": _device(device), "threads": threads}
     changes |= {"seeds": seeds} if seeds else {}
     changes |= {"n_clusters": _k(k)} if k else {}
-    plan = plan.model_copy(update={**changes, "params": {**plan.params, **_params(set_)}})
+    plan = plan.model_copy(update={**changes, "params": {**plan.params, **params(set_)}})
     runs = plan.runs()
     check_data(plan)
     out = out or Path("runs") / f"bench-{plan.fingerprint()}"
-    store = RunStore(out / "runs")
+    store = RunStore(out / "runs", RunRecord)
     with claim(out, plan, extend=resume):
         try:
             with bars() as progress:
-                records = run_all(runs, store, jobs=jobs, listen=BenchBars(progress, len(runs)))
+                records = run_all(runs, store, execute, jobs=jobs, preload=PRELOAD,
+                                  listen=BenchBars(progress, len(runs)))
         except KeyboardInterrupt:
             typer.echo(f"interrupted; finished runs are kept in {out}, the same command goes on from there", err=True)
             raise typer.Exit(130) from None
         pairs = [(store.run_dir(r.config), r) for r in records]
         page = write_report(pairs, out, plan.title)
     rows = [r.row(d.path) for d, r in pairs]
-    _out({"runs": rows, "run_dir": str(out), "report": str(page)}, as_json, lambda: _show_report(pairs, page))
+    emit({"runs": rows, "run_dir": str(out), "report": str(page)}, as_json, lambda: _show_report(pairs, page))
     if any(r.status == "failed" for r in records):
         raise typer.Exit(1)
 
@@ -228,10 +208,11 @@ def report(
 ) -> None:
     """Write the report of a folder again (HTML, markdown, LaTeX, CSV) and rebuild its index."""
     from graphclust.bench import load_bench
+    from graphclust.runs.record import RunRecord
     from graphclust.runs.report import write_report
     from graphclust.runs.store import RunStore
 
-    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder)
+    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder, RunRecord)
     pairs = store.records()
     if not pairs:
         raise InputError(f"{folder} holds no run; give the --out folder of graphclust bench, or a folder of runs")
@@ -239,7 +220,7 @@ def report(
     title = load_bench(folder / "bench.yaml").title if (folder / "bench.yaml").exists() else f"Runs in {folder.name}"
     page = write_report(pairs, folder, title)
     document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
-    _out(document, as_json, lambda: _show_report(pairs, page))
+    emit(document, as_json, lambda: _show_report(pairs, page))
 
 
 @app.command()
@@ -259,7 +240,7 @@ def evaluate(
     found = read_labels(labels, graph)
     metrics = metrics_of(found, getattr(loaded, "y", None), graph)
     document = {"labels": str(labels), "data": data, "n_clusters": len(set(found.tolist())), "metrics": metrics}
-    _out(document, as_json, lambda: _print_rows(["metric", "value"], [[m, f"{v:.4f}"] for m, v in metrics.items()]))
+    emit(document, as_json, lambda: print_rows(["metric", "value"], [[m, f"{v:.4f}"] for m, v in metrics.items()]))
 
 
 @app.command()
@@ -289,14 +270,14 @@ def scan(
 
     def show() -> None:
         columns = ["resolution", "clusters (min-max)", "modularity", "stability", "connected", "plateau"]
-        _print_rows(columns, [[
+        print_rows(columns, [[
             f"{r.resolution:.4g}", f"{r.n_clusters} ({r.n_clusters_min}-{r.n_clusters_max})", f"{r.modularity:.4f}",
-            f"{r.stability:.3f}", _cell(r.connected), "*" if r.on_plateau else "",
+            f"{r.stability:.3f}", cell(r.connected), "*" if r.on_plateau else "",
         ] for r in found.rows])
         advice = "none" if found.recommended is None else f"{found.recommended:.4g}"
         typer.echo(f"recommended resolution: {advice} ({found.reason})")
 
-    _out({"data": data, **found.as_dict(), "figure": str(figure) if figure else None}, as_json, show)
+    emit({"data": data, **found.as_dict(), "figure": str(figure) if figure else None}, as_json, show)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -314,7 +295,7 @@ def list_(kind: Kind, as_json: Json = False) -> None:
         from graphclust.methods import get_method, method_names
 
         rows = [{"name": m, "summary": c.summary, "features": c.needs_features, "k": c.needs_k, "source": c.source,
-                 "parameters": {p: v for p, v in c().get_params().items() if p not in ("n_clusters", "random_state")}}
+                 "parameters": {p: v for p, v in c().getparams().items() if p not in ("n_clusters", "random_state")}}
                 for m in method_names() for c in [get_method(m)]]
         columns = ["name", "summary", "features", "k", "source"]
     elif kind is Kind.data:
@@ -331,20 +312,7 @@ def list_(kind: Kind, as_json: Json = False) -> None:
 
         rows = describe_encoders()
         columns = list(rows[0])
-    _out(rows, as_json, lambda: _print_rows(columns, [[_cell(r.get(c)) for c in columns] for r in rows]))
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _print_rows(columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    emit(rows, as_json, lambda: print_rows(columns, [[cell(r.get(c)) for c in columns] for r in rows]))
 
 
 @app.command()
@@ -352,14 +320,15 @@ def info(as_json: Json = False) -> None:
     """Versions, devices and folders: what to put in a bug report."""
     import torch
 
-    from graphclust.runs.execute import versions
+    from graphclust.runs.execute import PACKAGES
+    from graphclust.runs.lifecycle import versions
 
     document: dict[str, Any] = {
         "graphclust": __version__, "cuda": torch.cuda.is_available(), "cpus": os.cpu_count(),
-        "GRAPHCLUST_DATA": os.environ.get("GRAPHCLUST_DATA"), "versions": versions(),
+        "GRAPHCLUST_DATA": os.environ.get("GRAPHCLUST_DATA"), "versions": versions(PACKAGES),
     }
     rows = [[key, str(value)] for key, value in {**document, **document["versions"]}.items() if key != "versions"]
-    _out(document, as_json, lambda: _print_rows(["what", "value"], rows))
+    emit(document, as_json, lambda: print_rows(["what", "value"], rows))
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
 from graphclust.monitor import Silent
+from graphclust.runs.base import Config, Record
 from graphclust.runs.parallel import Progress as Step
-from graphclust.runs.record import RunConfig, RunRecord
 
 stderr = Console(stderr=True)
 
@@ -50,9 +50,9 @@ class BenchBars:
         self._all = progress.add_task("[bold]runs", total=total)
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, config: RunConfig, event: Step | RunRecord) -> None:
+    def __call__(self, config: Config, event: Step | Record) -> None:
         """Take an event of :func:`graphclust.runs.parallel.run_all`."""
-        name = f"{config.name} on {config.data}, seed {config.seed}"
+        name = config.title
         if isinstance(event, Step):
             if config.run_id not in self._tasks:
                 self._tasks[config.run_id] = self._progress.add_task(name, total=event.total)

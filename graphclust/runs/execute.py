@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
-import platform
 import resource
-import subprocess
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +16,14 @@ from graphclust.graph import InputError, as_graph
 from graphclust.methods import get_method
 from graphclust.metrics import evaluate
 from graphclust.monitor import Monitor, Silent
+from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.store import RunDir, save_array
+
+# those that can change a result
+PACKAGES = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
+# what every run in a process of its own needs
+PRELOAD = ("graphclust.runs.execute", "torch", "sklearn.cluster")
 
 # Above this many stored labels (epochs x nodes) the trace keeps every second epoch, and so on.
 TRACE_LIMIT = 20_000_000
@@ -74,7 +75,9 @@ class Trace:
                 file.unlink(missing_ok=True)
 
 
-def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, *, raises: bool = False) -> RunRecord:
+def execute(
+    config: RunConfig, run_dir: RunDir[RunRecord], monitor: Monitor | None = None, *, raises: bool = False
+) -> RunRecord:
     """Run ``config`` in ``run_dir`` unless it is finished there already; a failure becomes a record with its error.
 
     Parameters
@@ -89,29 +92,11 @@ def execute(config: RunConfig, run_dir: RunDir, monitor: Monitor | None = None, 
     InputError
         Before anything is written: unknown method or parameter, a folder with another config's run.
     """
-    config = config.resolved()
-    done = run_dir.record()
-    run_dir.open(config)
-    if done is not None and done.status == "finished":
-        return done
-    taken_up = done is not None and done.status == "running"
-    record = RunRecord(
-        id=config.run_id, status="running", config=config, taken_up=taken_up, versions=versions(),
-        git_commit=_git_commit(), started=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    run_dir.write_record(record)
-    try:
-        _fit_and_evaluate(config, run_dir, record, monitor or Silent())
-        record.status = "finished"
-    except Exception as e:
-        record.status = "failed"
-        record.error = {"type": type(e).__name__, "message": str(e), "traceback": traceback.format_exc()}
-        if raises:
-            raise
-    finally:
-        if record.status != "running":  # an interrupted run stays "running": it is taken up again
-            run_dir.write_record(record)
-    return record
+
+    def work(record: RunRecord) -> None:
+        _fit_and_evaluate(record.config, run_dir, record, monitor or Silent())
+
+    return carry_out(config, run_dir, work, packages=PACKAGES, raises=raises)
 
 
 def resolve_k(config: RunConfig, data: Any) -> tuple[int | str | None, str]:
@@ -142,7 +127,7 @@ def set_threads(threads: int) -> None:
     threadpool_limits(threads)
 
 
-def _fit_and_evaluate(config: RunConfig, run_dir: RunDir, record: RunRecord, inner: Monitor) -> None:
+def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: RunRecord, inner: Monitor) -> None:
     cls = get_method(config.method)
     set_threads(config.threads)
     clock = time.perf_counter()
@@ -177,7 +162,7 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir, record: RunRecord, inn
     record.timings["evaluate"] = time.perf_counter() - clock
 
 
-def _write_results(clusterer: Any, run_dir: RunDir) -> None:
+def _write_results(clusterer: Any, run_dir: RunDir[RunRecord]) -> None:
     save_array(run_dir.path / "labels.npy", clusterer.labels_)
     if clusterer.embedding_ is not None:
         save_array(run_dir.path / "embedding.npy", np.asarray(clusterer.embedding_, dtype=np.float32))
@@ -187,7 +172,7 @@ def _write_results(clusterer: Any, run_dir: RunDir) -> None:
         clusterer.save(run_dir.path / "model")
 
 
-def _oracle(trace: Trace, y: np.ndarray, run_dir: RunDir) -> dict[str, float]:
+def _oracle(trace: Trace, y: np.ndarray, run_dir: RunDir[RunRecord]) -> dict[str, float]:
     """Each metric's best epoch, chosen with the labels (what the papers' code reports), and the curves."""
     names = ["acc", "nmi", "ari", "f1"]
     rows = [[epoch, *evaluate(labels, y, names=names).values()] for epoch, labels in trace.epochs()]
@@ -196,17 +181,4 @@ def _oracle(trace: Trace, y: np.ndarray, run_dir: RunDir) -> dict[str, float]:
     curves = np.array(rows)
     save_array(run_dir.path / "epoch_metrics.npy", curves)
     return {f"oracle_{name}": float(curves[:, i].max()) for i, name in enumerate(names, start=1)}
-
-
-def versions() -> dict[str, str]:
-    """Versions of python and of the packages that can change a result."""
-    packages = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
-    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
-
-
-def _git_commit() -> str | None:
-    done = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-                          capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
-
 

@@ -6,18 +6,19 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from graphclust.monitor import Silent
-from graphclust.runs.execute import execute
-from graphclust.runs.record import RunConfig, RunRecord
+from graphclust.monitor import Monitor, Silent
+from graphclust.runs.base import Config, Record
 from graphclust.runs.store import RunDir, RunStore
+
+C = TypeVar("C", bound=Config)
+R = TypeVar("R", bound=Record)
 
 
 @dataclass
@@ -47,8 +48,8 @@ class _Tell(Silent):
             self._pipe.send(Progress(self._what, step + 1, self._total))
 
 
-def _child(config: RunConfig, path: Path, pipe: Connection) -> None:
-    log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+def _child(work: Callable[[C, RunDir[R], Monitor], R], config: C, run_dir: RunDir[R], pipe: Connection) -> None:
+    log = os.open(run_dir.path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
 
@@ -59,38 +60,38 @@ def _child(config: RunConfig, path: Path, pipe: Connection) -> None:
             os._exit(1)
 
     threading.Thread(target=die_with_parent, daemon=True).start()
-    execute(config, RunDir(path), _Tell(pipe))
+    work(config, run_dir, _Tell(pipe))
 
 
 @dataclass
-class _Job:
-    config: RunConfig
-    run_dir: RunDir
+class _Job(Generic[C, R]):
+    config: C
+    run_dir: RunDir[R]
     process: Any
     pipe: Connection | None
 
 
-Listener = Callable[[RunConfig, Progress | RunRecord], None]
-
-
 def run_all(
-    runs: Iterable[RunConfig], store: RunStore, *, jobs: int = 1, listen: Listener = lambda config, event: None
-) -> list[RunRecord]:
+    runs: Iterable[C], store: RunStore[R], work: Callable[[C, RunDir[R], Monitor], R], *, jobs: int = 1,
+    listen: Callable[[C, Progress | R], None] = lambda config, event: None, preload: Sequence[str] = (),
+) -> list[R]:
     """Run what is not finished yet; each run in a fresh process, so that a crash takes one row and no more.
 
     Parameters
     ----------
     runs : resolved configs
     store : where their folders lie; finished runs there are taken as they are
+    work : a function of a module that carries one run out in its folder, telling a monitor
     jobs : processes at a time
     listen : told of every progress step and every finished or failed run
+    preload : modules that every run needs: imported once, not once a run
 
     Returns
     -------
     One record per run, in the order of ``runs``. On an interrupt the children are ended, finished runs stay.
     """
     runs = list(runs)
-    records: dict[str, RunRecord] = {}
+    records: dict[str, R] = {}
     queue = []
     for config in runs:
         done = store.run_dir(config).record()
@@ -100,12 +101,12 @@ def run_all(
         else:
             queue.append(config)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["graphclust.runs.execute", "torch", "sklearn.cluster"])
-    active: dict[int, _Job] = {}
+    context.set_forkserver_preload(list(preload))
+    active: dict[int, _Job[C, R]] = {}
     try:
         while queue or active:
             while queue and len(active) < jobs:
-                job = _start(context, queue.pop(0), store)
+                job = _start(context, work, queue.pop(0), store)
                 active[job.process.sentinel] = job
             wait([*active, *(j.pipe for j in active.values() if j.pipe)])
             for sentinel, job in list(active.items()):
@@ -121,17 +122,17 @@ def run_all(
     return [records[c.run_id] for c in runs]
 
 
-def _start(context: Any, config: RunConfig, store: RunStore) -> _Job:
+def _start(context: Any, work: Callable[..., R], config: C, store: RunStore[R]) -> _Job[C, R]:
     run_dir = store.run_dir(config)
     run_dir.path.mkdir(parents=True, exist_ok=True)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(config, run_dir.path, theirs), daemon=True)
+    process = context.Process(target=_child, args=(work, config, run_dir, theirs), daemon=True)
     process.start()
     theirs.close()
     return _Job(config, run_dir, process, ours)
 
 
-def _forward(job: _Job, listen: Listener) -> None:
+def _forward(job: _Job[C, R], listen: Callable[[C, Progress | R], None]) -> None:
     try:
         while job.pipe and job.pipe.poll():
             listen(job.config, job.pipe.recv())
@@ -139,7 +140,7 @@ def _forward(job: _Job, listen: Listener) -> None:
         job.pipe = None
 
 
-def _collect(job: _Job) -> RunRecord:
+def _collect(job: _Job[C, R]) -> R:
     """The record of an ended child; one that died without a word is a failure with its exit code."""
     job.process.join()
     record = job.run_dir.record()
@@ -148,7 +149,7 @@ def _collect(job: _Job) -> RunRecord:
     code = job.process.exitcode
     why = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     log = (job.run_dir.path / "log.txt").read_text(errors="replace")[-2000:].strip()
-    record = record or RunRecord(id=job.config.run_id, status="failed", config=job.config)
+    record = record or job.run_dir.kind(id=job.config.run_id, status="failed", config=job.config)
     record.status = "failed"
     record.error = {"type": "ProcessDied", "message": f"the run's process died ({why})", "traceback": log}
     job.run_dir.write_record(record)

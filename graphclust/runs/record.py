@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import inspect
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 from graphclust.methods import get_method
+from graphclust.runs.base import Record, finite
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -60,6 +60,11 @@ class RunConfig(BaseModel):
         """The row's name in tables."""
         return self.label or self.method
 
+    @property
+    def title(self) -> str:
+        """The run in words."""
+        return f"{self.name} on {self.data}, seed {self.seed}"
+
     def fingerprint(self) -> str:
         """Hash of what decides the result: the config, and the content of the data when it is a file."""
         body = self.resolved().model_dump(mode="json", exclude={"label", "published"})
@@ -78,39 +83,35 @@ class RunConfig(BaseModel):
         return f"{plain}-{self.fingerprint()}"
 
 
-class RunRecord(BaseModel):
-    """What came of a run; ``record.json`` in its folder."""
+class RunRecord(Record):
+    """What came of a run of one method on one graph."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    id: str
-    status: Literal["running", "finished", "failed"]
     config: RunConfig
     n_nodes: int | None = None
     n_edges: int | None = None
     n_clusters: int | None = None
     k_source: Literal["given", "data", "method"] | None = None
     """Where k came from: the user, the data set's description, or the method itself."""
-    metrics: dict[str, float] = Field(default_factory=dict)
     oracle: dict[str, float] = Field(default_factory=dict)
     """Best epoch chosen with the labels, after the fact: for comparison with papers only, never the result."""
     chosen: dict[str, Any] = Field(default_factory=dict)
-    timings: dict[str, float] = Field(default_factory=dict)
-    peak_memory_mb: float | None = None
-    device: str | None = None
-    versions: dict[str, str] = Field(default_factory=dict)
-    git_commit: str | None = None
-    started: str | None = None
-    taken_up: bool = False
-    """True when the run was interrupted and taken up again: its timings are those of the last part only."""
-    error: dict[str, str] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of the index."""
+        c = self.config
+        return {"method": c.method, "data": c.data, "n_clusters": self.n_clusters,
+                "fit_seconds": self.timings.get("fit")}
+
+    def values(self) -> dict[str, float]:
+        """The metrics, and those of the oracle under their own names."""
+        return {**self.metrics, **self.oracle}
 
     def row(self, run_dir: Path | None = None) -> dict[str, Any]:
         """The flat row that ``--json`` prints and tables are made of."""
         c = self.config
         row: dict[str, Any] = {
             "method": c.name, "data": c.data, "seed": c.seed, "status": self.status, "n_clusters": self.n_clusters,
-            "k_source": self.k_source, "metrics": _finite(self.metrics), "timings": _finite(self.timings),
+            "k_source": self.k_source, "metrics": finite(self.metrics), "timings": finite(self.timings),
             "peak_memory_mb": self.peak_memory_mb, "chosen": self.chosen,
         }
         if self.oracle:
@@ -123,7 +124,3 @@ class RunRecord(BaseModel):
             row["run_dir"] = str(run_dir)
         return row
 
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN: an undefined metric is null."""
-    return {k: (v if math.isfinite(v) else None) for k, v in values.items()}

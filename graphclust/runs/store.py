@@ -7,14 +7,17 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
-from graphclust.runs.record import RunConfig, RunRecord
+from graphclust.runs.base import Config, Record
+
+R = TypeVar("R", bound=Record)
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -26,41 +29,50 @@ def save_array(path: Path, array: np.ndarray) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-class RunDir:
-    """One run's folder: config.yaml, record.json, history.jsonl, labels.npy, embedding.npy, epoch_labels.npy."""
+class RunDir(Generic[R]):
+    """One run's folder: config.yaml, record.json, history.jsonl, and the arrays that the run leaves.
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    Parameters
+    ----------
+    path : the folder; it need not exist
+    kind : class of its record
+    """
 
-    def open(self, config: RunConfig) -> None:
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self.path, self.kind = Path(path), kind
+
+    def open(self, config: Config) -> None:
         """Claim the folder for ``config``; InputError when it holds the run of another config."""
         file = self.path / "config.yaml"
         if file.exists():
-            held = RunConfig.model_validate(yaml.safe_load(file.read_text()))
+            config_class: Any = self.kind.model_fields["config"].annotation
+            try:
+                held = config_class.model_validate(yaml.safe_load(file.read_text()))
+            except ValidationError as e:
+                raise InputError(f"the output folder {self.path} holds a run of another kind, or of another version "
+                                 "of this program; give another --out, or remove the folder") from e
             if held.fingerprint() != config.fingerprint():
-                raise InputError(
-                    f"the output folder {self.path} holds the run of another config ({held.method} on {held.data}, "
-                    f"seed {held.seed}); give another --out, or remove the folder"
-                )
+                raise InputError(f"the output folder {self.path} holds the run of another config ({held.title}); "
+                                 "give another --out, or remove the folder")
         write_atomic(file, yaml.safe_dump(config.resolved().model_dump(mode="json"), sort_keys=False))
 
-    def record(self) -> RunRecord | None:
+    def record(self) -> R | None:
         """The record, or None when the run never started or its file is unreadable."""
         try:
-            return RunRecord.model_validate_json((self.path / "record.json").read_text())
+            return self.kind.model_validate_json((self.path / "record.json").read_text())
         except (FileNotFoundError, ValueError):
             return None
 
-    def write_record(self, record: RunRecord) -> None:
+    def write_record(self, record: R) -> None:
         """Write record.json."""
         write_atomic(self.path / "record.json", record.model_dump_json(indent=1))
 
     def write_history(self, history: list[dict[str, float]]) -> None:
-        """Write history.jsonl, one epoch a line."""
+        """Write history.jsonl, one epoch or round a line."""
         write_atomic(self.path / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
 
     def history(self) -> list[dict[str, float]]:
-        """The epochs of history.jsonl; empty when there is none."""
+        """The epochs or rounds of history.jsonl; empty when there is none."""
         file = self.path / "history.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -70,28 +82,28 @@ class RunDir:
         return np.load(file, allow_pickle=False) if file.exists() else None
 
 
-class RunStore:
+class RunStore(Generic[R]):
     """A folder of run folders.
 
     Parameters
     ----------
-    root : Path
-        Runs lie in ``root/<id>``, the index in ``root/index.sqlite``.
+    root : Runs lie in ``root/<id>``, the index in ``root/index.sqlite``
+    kind : class of their records; a folder with another kind of record is passed over
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, kind: type[R]) -> None:
+        self.root, self.kind = Path(root), kind
 
-    def run_dir(self, config: RunConfig) -> RunDir:
+    def run_dir(self, config: Config) -> RunDir[R]:
         """The folder of ``config``'s run (it need not exist)."""
-        return RunDir(self.root / config.run_id)
+        return RunDir(self.root / config.run_id, self.kind)
 
-    def run_dirs(self) -> Iterator[RunDir]:
+    def run_dirs(self) -> Iterator[RunDir[R]]:
         """Every run folder in ``root``."""
         for file in sorted(self.root.glob("*/config.yaml")):
-            yield RunDir(file.parent)
+            yield RunDir(file.parent, self.kind)
 
-    def records(self) -> list[tuple[RunDir, RunRecord]]:
+    def records(self) -> list[tuple[RunDir[R], R]]:
         """All readable records with their folders."""
         found = ((d, d.record()) for d in self.run_dirs())
         return [(d, r) for d, r in found if r is not None]
@@ -102,21 +114,21 @@ class RunStore:
         path = self.root / "index.sqlite"
         temporary = path.with_suffix(".sqlite.tmp")
         temporary.unlink(missing_ok=True)
-        runs: list[tuple[Any, ...]] = []
-        metrics: list[tuple[Any, ...]] = []
+        runs: list[dict[str, Any]] = []
+        metrics: list[tuple[str, str, float]] = []
         for d, r in self.records():
-            c = r.config
-            runs.append((r.id, c.name, c.method, c.data, c.seed, r.status, r.n_clusters, r.timings.get("fit"),
-                         r.peak_memory_mb, str(d.path), (r.error or {}).get("message")))
-            metrics += [(r.id, name, value, False) for name, value in r.metrics.items()]
-            metrics += [(r.id, name, value, True) for name, value in r.oracle.items()]
+            runs.append({"id": r.id, "name": r.config.name, "seed": r.config.seed, "status": r.status, **r.facts(),
+                         "peak_memory_mb": r.peak_memory_mb, "path": str(d.path),
+                         "error": r.error["message"] if r.error else None})
+            metrics += [(r.id, name, value) for name, value in r.values().items()]
+        columns = list(runs[0]) if runs else ["id", "status"]
         db = sqlite3.connect(temporary)
         with db:
-            db.execute("create table runs (id primary key, name, method, data, seed, status, n_clusters, fit_seconds, "
-                       "peak_memory_mb, path, error)")
-            db.execute("create table metrics (run_id references runs, name, value, oracle)")
-            db.executemany("insert into runs values (?,?,?,?,?,?,?,?,?,?,?)", runs)
-            db.executemany("insert into metrics values (?,?,?,?)", metrics)
+            db.execute(f"create table runs ({', '.join(columns)})")
+            db.execute("create table metrics (run_id, name, value)")
+            db.executemany(f"insert into runs values ({', '.join('?' * len(columns))})",
+                           [list(row.values()) for row in runs])
+            db.executemany("insert into metrics values (?,?,?)", metrics)
         db.close()
         os.replace(temporary, path)
         return path

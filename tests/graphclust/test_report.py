@@ -20,7 +20,7 @@ from graphclust.runs.tables import frame, main_table, significant_digits, termin
 
 @pytest.fixture
 def store(tmp_path):
-    return RunStore(tmp_path / "store")
+    return RunStore(tmp_path / "store", RunRecord)
 
 
 def put(store, method="leiden", data="karate", seed=0, status="finished", metrics=None, arrays=(), history=(), **more):

@@ -3,17 +3,20 @@
 import json
 import os
 import sqlite3
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
 from graphclust.monitor import Silent
+from graphclust.runs.base import Record
 from graphclust.runs.execute import Trace, execute
+from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.parallel import run_all
-from graphclust.runs.record import RunConfig
+from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.store import RunDir, RunStore, save_array
 
 
@@ -50,7 +53,7 @@ def test_unknown_method_parameter_and_key_name_the_nearest():
 
 
 def test_run_writes_a_complete_folder_and_is_not_run_twice(tmp_path):
-    store = RunStore(tmp_path)
+    store = RunStore(tmp_path, RunRecord)
     run_dir = store.run_dir(leiden())
     record = execute(leiden(), run_dir)
     assert record.status == "finished" and record.k_source == "method" and record.metrics["modularity"] > 0.4
@@ -62,22 +65,83 @@ def test_run_writes_a_complete_folder_and_is_not_run_twice(tmp_path):
 
 
 def test_folder_of_another_config_is_refused_and_kept(tmp_path):
-    execute(leiden(), RunDir(tmp_path))
+    execute(leiden(), RunDir(tmp_path, RunRecord))
     with pytest.raises(InputError, match="another config"):
-        execute(leiden(seed=5), RunDir(tmp_path))
-    assert RunDir(tmp_path).record().config.seed == 0
+        execute(leiden(seed=5), RunDir(tmp_path, RunRecord))
+    assert RunDir(tmp_path, RunRecord).record().config.seed == 0
+
+
+class Plan(BaseModel):
+    """A config of another kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seed: int = 0
+    text: str
+    name: ClassVar[str] = "plan"
+
+    @property
+    def title(self):
+        return f"plan {self.text}"
+
+    @property
+    def run_id(self):
+        return f"plan-{self.fingerprint()}"
+
+    def fingerprint(self):
+        return f"{self.text}{self.seed}"
+
+    def resolved(self):
+        return self
+
+
+class PlanRecord(Record):
+    config: Plan
+    length: int | None = None
+
+    def facts(self):
+        return {"length": self.length}
+
+
+def test_the_store_holds_any_kind_of_run_and_keeps_kinds_apart(tmp_path):
+    plans, graphs = RunStore(tmp_path, PlanRecord), RunStore(tmp_path, RunRecord)
+    execute(leiden(), graphs.run_dir(leiden()))
+
+    def work(record):
+        record.length, record.metrics = len(record.config.text), {"vowels": 1.0}
+
+    done = carry_out(Plan(text="abc"), plans.run_dir(Plan(text="abc")), work, packages=["numpy"])
+    assert done.status == "finished" and done.versions["numpy"] == np.__version__
+    assert [r for _, r in plans.records()] == [done] and [r.config.method for _, r in graphs.records()] == ["leiden"]
+    db = sqlite3.connect(plans.reindex())
+    assert db.execute("select name, status, length from runs").fetchall() == [("plan", "finished", 3)]
+    assert db.execute("select * from metrics").fetchall() == [(done.id, "vowels", 1.0)]
+    with pytest.raises(InputError, match="another kind"):
+        plans.run_dir(Plan(text="abc")).path.joinpath("config.yaml").write_text("method: leiden")
+        carry_out(Plan(text="abc"), plans.run_dir(Plan(text="abc")), work, packages=[])
+
+
+def test_interrupted_work_stays_running_and_says_that_it_was_taken_up(tmp_path):
+    run_dir = RunDir(tmp_path, PlanRecord)
+
+    def interrupted(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(Plan(text="a"), run_dir, interrupted, packages=[])
+    assert run_dir.record().status == "running"
+    assert carry_out(Plan(text="a"), run_dir, lambda record: None, packages=[]).taken_up
 
 
 def test_failure_is_a_record_with_its_error(tmp_path):
-    record = execute(leiden(method="kmeans", data="karate"), RunDir(tmp_path))
+    record = execute(leiden(method="kmeans", data="karate"), RunDir(tmp_path, RunRecord))
     assert record.status == "failed" and not record.metrics
     assert record.error["type"] == "InputError" and "features" in record.error["message"]
     with pytest.raises(InputError):
-        execute(leiden(method="kmeans", data="karate"), RunDir(tmp_path), raises=True)
+        execute(leiden(method="kmeans", data="karate"), RunDir(tmp_path, RunRecord), raises=True)
 
 
 def test_index_is_rebuilt_from_the_folders(tmp_path):
-    store = RunStore(tmp_path)
+    store = RunStore(tmp_path, RunRecord)
     for seed in (0, 1):
         execute(leiden(seed=seed), store.run_dir(leiden(seed=seed)))
     (tmp_path / "index.sqlite").write_text("garbage")
@@ -102,8 +166,8 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
 
 def test_save_array_round_trip(tmp_path):
     save_array(tmp_path / "a.npy", np.arange(5))
-    assert RunDir(tmp_path).array("a").tolist() == [0, 1, 2, 3, 4]
-    assert RunDir(tmp_path).array("b") is None
+    assert RunDir(tmp_path, RunRecord).array("a").tolist() == [0, 1, 2, 3, 4]
+    assert RunDir(tmp_path, RunRecord).array("b") is None
 
 
 def test_trace_thins_out_to_its_limit(tmp_path, monkeypatch):
@@ -133,26 +197,26 @@ def test_trace_goes_on_after_an_interruption_and_starts_anew_without_a_checkpoin
 def test_engine_gives_the_same_results_as_one_process(tmp_path):
     configs = [leiden(seed=s).resolved() for s in range(3)] + [leiden(method="kmeans", n_clusters=2).resolved()]
     events = []
-    store = RunStore(tmp_path / "a")
-    records = run_all(configs, store, jobs=2, listen=lambda c, e: events.append((c, e)))
+    store = RunStore(tmp_path / "a", RunRecord)
+    records = run_all(configs, store, execute, jobs=2, listen=lambda c, e: events.append((c, e)))
     assert [r.status for r in records] == ["finished"] * 3 + ["failed"]
     assert "features" in records[3].error["message"]
     for config, record in zip(configs[:3], records[:3], strict=True):
-        alone = RunDir(tmp_path / "b" / config.run_id)
+        alone = RunDir(tmp_path / "b" / config.run_id, RunRecord)
         execute(config, alone)
         assert (alone.array("labels") == store.run_dir(config).array("labels")).all()
         assert alone.record().metrics == record.metrics
-    assert run_all(configs[:3], store) == records[:3]
+    assert run_all(configs[:3], store, execute) == records[:3]
     assert len({c.run_id for c, _ in events}) == 4
 
 
 def test_a_run_whose_process_dies_is_a_failed_row(tmp_path, monkeypatch):
-    store = RunStore(tmp_path)
+    store = RunStore(tmp_path, RunRecord)
     config = leiden(data="sbm:n=20000,k=4").resolved()
     run_dir = store.run_dir(config)
     run_dir.path.mkdir(parents=True)
     (run_dir.path / "config.yaml").mkdir()  # the child cannot claim its folder and dies with a traceback
-    (record,) = run_all([config], store)
+    (record,) = run_all([config], store, execute)
     assert record.status == "failed" and "exit code 1" in record.error["message"]
     assert "IsADirectoryError" in record.error["traceback"]
     assert json.loads((run_dir.path / "record.json").read_text())["status"] == "failed"

@@ -1,0 +1,54 @@
+"""What the commands of both halves share: options, their parsing, and printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from graphclust.data.reference import parse_value
+from graphclust.graph import InputError
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter, a=b; repeatable.", metavar="A=B")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+def params(pairs: list[str] | None) -> dict[str, Any]:
+    """The values of a repeated ``a=b`` option; InputError for one that is not of that form."""
+    values = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair!r} is not of the form a=b")
+        try:
+            values[key] = parse_value(value)
+        except yaml.YAMLError as e:
+            raise InputError(f"--set {pair!r}: the value is not YAML") from e
+    return values
+
+
+def emit(document: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """Print ``document`` as JSON and nothing else, or show it to a person."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, default=str))
+    else:
+        show()
+
+
+def cell(value: Any) -> str:
+    """A value in a table: nothing for None, yes or no for a bool."""
+    return "" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def print_rows(columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
