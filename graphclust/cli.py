@@ -295,7 +295,7 @@ def list_(kind: Kind, as_json: Json = False) -> None:
         from graphclust.methods import get_method, method_names
 
         rows = [{"name": m, "summary": c.summary, "features": c.needs_features, "k": c.needs_k, "source": c.source,
-                 "parameters": {p: v for p, v in c().getparams().items() if p not in ("n_clusters", "random_state")}}
+                 "parameters": {p: v for p, v in c().get_params().items() if p not in ("n_clusters", "random_state")}}
                 for m in method_names() for c in [get_method(m)]]
         columns = ["name", "summary", "features", "k", "source"]
     elif kind is Kind.data:
