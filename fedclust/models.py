@@ -63,7 +63,8 @@ class Model:
         if config.name != "linear" and not config.hidden:
             raise InputError(f"hidden of model {config.name} is empty; give at least one width, or take model linear")
         self._module = self._build(None)
-        self.names = tuple(name for name, _ in self._module.named_parameters())
+        self._parameters = dict(self._module.named_parameters())
+        self.names = tuple(self._parameters)
 
     @property
     def on_nodes(self) -> bool:
@@ -90,10 +91,24 @@ class Model:
         """Initial parameters drawn from ``generator``."""
         return {name: p.detach().clone() for name, p in self._build(generator).named_parameters()}
 
-    def logits(self, params: Params, x: Tensor, adjacency: Tensor | None = None) -> Tensor:
-        """Logits (n, C) of samples (n, ...), or of all nodes (n, d) with their adjacency (n, n)."""
+    def logits(self, params: Params | None, x: Tensor, adjacency: Tensor | None = None) -> Tensor:
+        """Logits (n, C) of samples (n, ...), or of all nodes (n, d) with their adjacency (n, n).
+
+        A pure function of ``params``; None: of the parameters that the model holds.
+        """
         inputs = (x,) if adjacency is None else (x, adjacency)
-        return torch.func.functional_call(self._module, params, inputs)
+        return self._module(*inputs) if params is None else torch.func.functional_call(self._module, params, inputs)
+
+    def hold(self, params: Params) -> list[Tensor]:
+        """Copy ``params`` into the model itself and return its own tensors, in that order, to differentiate by.
+
+        Swapping parameters in and out at every call, as ``logits(params, x)`` does, takes a fifth of the time of a
+        training step.
+        """
+        with torch.no_grad():
+            for name, own in self._parameters.items():
+                own.copy_(params[name])
+        return [self._parameters[name] for name in params]
 
     def encoder_state(self, params: Params) -> Params:
         """The encoder's part of ``params`` under its own names: it loads into graphclust's encoder of these widths."""

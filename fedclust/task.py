@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.func import vmap
+from torch.nn.utils.rnn import pad_sequence
 
 from fedclust.data.client import ClientData, Split
 from fedclust.models import Model, Params
@@ -32,12 +35,14 @@ class Training(BaseModel):
 
 
 def stream(seed: int, *keys: object) -> torch.Generator:
-    """A generator that depends on ``seed`` and the names only: not on the machine, the order of calls or other clients."""
+    """A generator that depends on ``seed`` and the names only: not on the machine, the order of calls or the others."""
     text = "/".join(str(k) for k in (seed, *keys))
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
 
 
-def cross_entropy(model: Model, params: Params, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None) -> Tensor:
+def cross_entropy(
+    model: Model, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None
+) -> Tensor:
     """Per-sample losses l(theta; x, y) (b,); on nodes x holds the features of all nodes and ``at`` (b,) the samples."""
     logits = model.logits(params, x, adjacency)
     return torch.nn.functional.cross_entropy(logits if at is None else logits[at], y, reduction="none")
@@ -69,22 +74,36 @@ class Cohort:
         self.memory: dict[str, Tensor] = memory if memory is not None else {}
         self.ids = [c.id for c in self.clients]
         self.n = torch.tensor([len(c.train) for c in self.clients])
-        self._x, self.y, self.mask = _padded([c.train for c in self.clients])
-        on_nodes = model.on_nodes
-        self._nodes = _stacked([c.nodes for c in self.clients]) if on_nodes else None
-        self._adjacency = _stacked([c.adjacency for c in self.clients], both=True) if on_nodes else None
+        self.y = pad_sequence([c.train.y for c in self.clients], batch_first=True)
+        self.mask = torch.arange(self.y.shape[1]) < self.n[:, None]
+
+    @cached_property
+    def _x(self) -> Tensor:
+        return pad_sequence([c.train.x for c in self.clients], batch_first=True)
+
+    @cached_property
+    def _graphs(self) -> tuple[Tensor, Tensor]:
+        """Node features (B, n_max, d) and dense adjacencies (B, n_max, n_max), padded with zeros."""
+        nodes = pad_sequence([c.nodes for c in self.clients if c.nodes is not None], batch_first=True)
+        adjacency = torch.zeros(*nodes.shape[:2], nodes.shape[1])
+        for padded, c in zip(adjacency, self.clients, strict=True):
+            assert c.adjacency is not None
+            padded[: len(c.adjacency), : len(c.adjacency)] = c.adjacency.to_dense()
+        return nodes, adjacency
 
     def __len__(self) -> int:
         return len(self.clients)
 
     def train(
         self, params: Params, training: Training, *, sample_weight: Tensor | None = None, prox: float = 0.0,
-        key: str = "train",
+        inner_lr: float = 0.0, key: str = "train",
     ) -> Params:
         """SGD of each model on each client's own batches.
 
         The loss of a batch is sum_j w_j l_j / |batch|; with ``prox`` mu, (mu/2) |theta - theta_0|^2 is added, theta_0
-        being where the training starts (FedProx, arXiv 1812.06127, equation 2).
+        being where the training starts (FedProx, arXiv 1812.06127, equation 2). With ``inner_lr`` alpha the gradient of
+        one half of a batch is taken at theta - alpha grad l(other half): first-order MAML as in Per-FedAvg (FO), arXiv
+        2002.07948, section 4.
 
         Parameters
         ----------
@@ -92,6 +111,7 @@ class Cohort:
         training : epochs, step size, batch size, weight decay
         sample_weight : (B, K, n_max); None: all 1
         prox : mu
+        inner_lr : alpha; 0: plain SGD
         key : names the stream of batches; the K models of a client see the same batches
 
         Returns
@@ -99,98 +119,72 @@ class Cohort:
         tensors (B, K, ...)
         """
         b, k = next(iter(params.values())).shape[:2]
-        batches, valid = self._batches(training, key)
+        rule = _Rule(training.lr, training.weight_decay, prox, inner_lr)
+        batches = [self._batches(i, training, key) for i in range(b)]
         jobs = {name: p.flatten(0, 1) for name, p in params.items()}
         weight = None if sample_weight is None else sample_weight.flatten(0, 1)
-        client = torch.arange(b).repeat_interleave(k)
         if b * k < VMAP_FROM:
-            done = [self._descend({n: p[j] for n, p in jobs.items()}, int(client[j]), batches, valid,
-                                  None if weight is None else weight[j], training, prox) for j in range(b * k)]
+            done = [
+                _descend({name: p[j] for name, p in jobs.items()}, [(batch, None) for batch in batches[j // k]],
+                         self._gradient(j // k, None if weight is None else weight[j]), rule)
+                for j in range(b * k)
+            ]
             out = {name: torch.stack([d[name] for d in done]) for name in jobs}
         else:
-            out = self._descend_together(jobs, client, batches, valid, weight, training, prox)
+            client = torch.arange(b).repeat_interleave(k)
+            out = _descend(jobs, _side_by_side(batches, client), self._gradients(client, weight), rule)
         return {name: t.unflatten(0, (b, k)) for name, t in out.items()}
 
-    def _batches(self, training: Training, key: str) -> tuple[Tensor, Tensor]:
-        """Indices (B, steps, batch) into the padded samples and which of them count; the last batch may be short."""
-        size = min(training.batch_size, int(self.n.max()))
-        per_epoch = [math.ceil(int(n) / training.batch_size) for n in self.n]
-        steps = training.epochs * max(per_epoch)
-        index = torch.zeros(len(self), steps, size, dtype=torch.long)
-        valid = torch.zeros(len(self), steps, size, dtype=torch.bool)
-        for i, (n, count) in enumerate(zip(self.n.tolist(), per_epoch, strict=True)):
-            generator = stream(self.seed, "batches", key, self.ids[i], self.round)
-            for epoch in range(training.epochs):
-                order = torch.randperm(n, generator=generator)
-                padded = torch.zeros(count * training.batch_size, dtype=torch.long)
-                padded[:n] = order
-                rows = slice(epoch * count, (epoch + 1) * count)
-                index[i, rows] = padded.view(count, -1)[:, :size]
-                valid[i, rows] = (torch.arange(len(padded)) < n).view(count, -1)[:, :size]
-        return index, valid
+    def _batches(self, i: int, training: Training, key: str) -> list[Tensor]:
+        """The samples of every step of client i; the last batch of an epoch may be short."""
+        generator = stream(self.seed, "batches", key, self.ids[i], self.round)
+        orders = [torch.randperm(len(self.clients[i].train), generator=generator) for _ in range(training.epochs)]
+        return [batch for order in orders for batch in order.split(training.batch_size)]
 
-    def _batch_loss(self, params: Params, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None,
+    def _inputs(self, i: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The samples ``index`` of client i: x, y, positions among the nodes, adjacency."""
+        c = self.clients[i]
+        if c.nodes is None:
+            return c.train.x[index], c.train.y[index], None, None
+        return c.nodes, c.train.y[index], c.train.x[index], c.adjacency
+
+    def _all_inputs(self, client: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """As _inputs, for samples ``index`` (J, b) of the clients (J,) of all jobs."""
+        rows = client[:, None]
+        if not self.model.on_nodes:
+            return self._x[rows, index], self.y[rows, index], None, None
+        nodes, adjacency = self._graphs
+        return nodes[client], self.y[rows, index], self._x[rows, index], adjacency[client]
+
+    def _batch_loss(self, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None,
                     weight: Tensor) -> Tensor:
         """sum_j w_j l_j; the weights hold the mask and the division by the batch size."""
         return (weight * cross_entropy(self.model, params, x, y, at, adjacency)).sum()
 
-    def _inputs(self, i: int | Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The samples ``index`` of client i: x, y, positions among the nodes, adjacency."""
-        if self._nodes is None:
-            return self._x[i, index], self.y[i, index], None, None
-        assert self._adjacency is not None
-        return self._nodes[i], self.y[i, index], self._x[i, index], self._adjacency[i]
+    def _gradient(self, i: int, weight: Tensor | None) -> _Gradient:
+        """Gradient of one model on a batch of client i."""
 
-    def _descend(self, params: Params, i: int, batches: Tensor, valid: Tensor, weight: Tensor | None,
-                 training: Training, prox: float) -> Params:
-        """One model on one client."""
-        anchor = params
-        params = {name: p.detach().clone().requires_grad_() for name, p in params.items()}
-        leaves = list(params.values())
-        for index, real in zip(batches[i], valid[i], strict=True):
-            count = int(real.sum())
-            if not count:
-                continue
-            index = index[:count]
-            w = torch.full((count,), 1 / count) if weight is None else weight[index] / count
-            loss = self._batch_loss(params, *self._inputs(i, index), w)
-            gradients = torch.autograd.grad(loss, leaves)
-            with torch.no_grad():
-                for (name, p), g in zip(params.items(), gradients, strict=True):
-                    p.sub_(training.lr * _regularised(g, p, anchor[name], training.weight_decay, prox))
-        return {name: p.detach() for name, p in params.items()}
+        def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
+            leaves = self.model.hold(params)
+            w = torch.full(index.shape, 1 / max(len(index), 1))
+            loss = self._batch_loss(None, *self._inputs(i, index), w if weight is None else w * weight[index])
+            return dict(zip(params, torch.autograd.grad(loss, leaves), strict=True))
 
-    def _descend_together(self, params: Params, client: Tensor, batches: Tensor, valid: Tensor, weight: Tensor | None,
-                          training: Training, prox: float) -> Params:
-        """J models at once, model j on client client[j]."""
-        anchor = params
-        gradient = vmap(torch.func.grad(self._batch_loss), in_dims=(0, *self._axes(), 0))
-        for step in range(batches.shape[1]):
-            real = valid[:, step]
-            count = real.sum(1, keepdim=True)
-            w = (real / count.clamp_min(1))[client]
+        return gradient
+
+    def _gradients(self, client: Tensor, weight: Tensor | None) -> _Gradient:
+        """Gradients of J models at once, model j on a batch of client client[j]."""
+        per_client = 0 if self.model.on_nodes else None
+        together = vmap(torch.func.grad(self._batch_loss), in_dims=(0, 0, 0, per_client, per_client, 0))
+
+        def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
+            assert real is not None
+            w = real / real.sum(1, keepdim=True).clamp_min(1)
             if weight is not None:
-                w = w * weight.gather(1, batches[client, step])
-            gradients = gradient(params, *self._all_inputs(client, batches[:, step]), w)
-            moves = (count[client, 0] > 0).float()  # a client that has done its steps stays where it is
-            params = {
-                name: p - training.lr * moves.view(-1, *[1] * (p.dim() - 1))
-                * _regularised(gradients[name], p, anchor[name], training.weight_decay, prox)
-                for name, p in params.items()
-            }
-        return {name: p.detach() for name, p in params.items()}
+                w = w * weight.gather(1, index)
+            return together(params, *self._all_inputs(client, index), w)
 
-    def _axes(self) -> tuple[int | None, ...]:
-        return (0, 0, None, None) if self._nodes is None else (0, 0, 0, 0)
-
-    def _all_inputs(self, client: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """As _inputs, for samples ``index`` (B, b) of the client of every job."""
-        rows = client[:, None]
-        at = index[client]
-        if self._nodes is None:
-            return self._x[rows, at], self.y[rows, at], None, None
-        assert self._adjacency is not None
-        return self._nodes[client], self.y[rows, at], self._x[rows, at], self._adjacency[client]
+        return gradient
 
     @torch.no_grad()
     def losses(self, params: Params) -> Tensor:
@@ -212,7 +206,7 @@ class Cohort:
         outputs = []
         for j in range(k):
             one = {name: p[j] for name, p in params.items()}
-            if self._nodes is None:
+            if c.nodes is None:
                 logits = self.model.logits(one, split.x)
             else:
                 logits = self.model.logits(one, c.nodes, c.adjacency)[split.x]
@@ -253,33 +247,62 @@ class Cohort:
         return out
 
 
-def _regularised(gradient: Tensor, p: Tensor, anchor: Tensor, weight_decay: float, prox: float) -> Tensor:
-    """gradient of l + (wd/2) |theta|^2 + (mu/2) |theta - theta_0|^2."""
-    if weight_decay:
-        gradient = gradient + weight_decay * p
-    if prox:
-        gradient = gradient + prox * (p - anchor)
-    return gradient
+_Batch = tuple[Tensor, Tensor | None]
+"""Samples (b,) of one client; or (J, b) of the clients of J jobs, padded, and which of them are real."""
+_Gradient = Callable[[Params, Tensor, Tensor | None], Params]
 
 
-def _padded(splits: Sequence[Split]) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples (B, n_max, ...), labels and mask (B, n_max)."""
-    n = max(len(s) for s in splits)
-    first = splits[0].x
-    x = torch.zeros(len(splits), n, *first.shape[1:], dtype=first.dtype)
-    y = torch.zeros(len(splits), n, dtype=torch.long)
-    mask = torch.zeros(len(splits), n, dtype=torch.bool)
-    for i, s in enumerate(splits):
-        x[i, : len(s)], y[i, : len(s)], mask[i, : len(s)] = s.x, s.y, True
-    return x, y, mask
+@dataclass(frozen=True)
+class _Rule:
+    """The step of SGD."""
+
+    lr: float
+    weight_decay: float
+    prox: float
+    inner_lr: float
+
+    def step(self, p: Tensor, gradient: Tensor, start: Tensor, real: Tensor | None) -> Tensor:
+        """theta - lr grad(l + (wd/2) |theta|^2 + (mu/2) |theta - theta_0|^2); a job without samples stays."""
+        if self.weight_decay:
+            gradient = gradient.add(p, alpha=self.weight_decay)
+        if self.prox:
+            gradient = gradient.add(p - start, alpha=self.prox)
+        if real is not None:
+            gradient = gradient * real.any(1).view(-1, *[1] * (p.dim() - 1))
+        return p.sub(gradient, alpha=self.lr)
 
 
-def _stacked(tensors: Sequence[Tensor | None], *, both: bool = False) -> Tensor:
-    """Matrices stacked (B, n_max, ...), padded with zeros along the first axis, or along both."""
-    held = [t.to_dense() if t is not None and t.is_sparse else t for t in tensors]
-    n = max(len(t) for t in held if t is not None)
-    out = torch.zeros(len(held), n, n if both else held[0].shape[1])  # type: ignore[union-attr]
-    for i, t in enumerate(held):
-        assert t is not None
-        out[i, : len(t), : t.shape[1]] = t
+def _descend(params: Params, batches: Iterable[_Batch], gradient: _Gradient, rule: _Rule) -> Params:
+    """SGD from ``params``, of one model or of J side by side."""
+    start = params
+    for index, real in batches:
+        here = params
+        if rule.inner_lr:
+            (index, real), inner = _halves(index, real)
+            found = gradient(params, *inner)
+            here = {name: p.sub(found[name], alpha=rule.inner_lr) for name, p in params.items()}
+        found = gradient(here, index, real)
+        params = {name: rule.step(p, found[name], start[name], real) for name, p in params.items()}
+    return params
+
+
+def _halves(index: Tensor, real: Tensor | None) -> tuple[_Batch, _Batch]:
+    """A batch cut in two; of an odd number the first half has one sample more."""
+    if real is None:
+        first, second = index.tensor_split(2)
+        return (first, None), (second, None)
+    early = real.cumsum(1) <= (real.sum(1, keepdim=True) + 1) // 2
+    return (index, real & early), (index, real & ~early)
+
+
+def _side_by_side(batches: list[list[Tensor]], client: Tensor) -> list[_Batch]:
+    """Step by step the batches of every job's client, padded; a client that has no more has none that are real."""
+    steps = max(len(of_client) for of_client in batches)
+    none = torch.zeros(0, dtype=torch.long)
+    out: list[_Batch] = []
+    for step in range(steps):
+        now = [of_client[step] if step < len(of_client) else none for of_client in batches]
+        sizes = torch.tensor([len(batch) for batch in now])
+        index = pad_sequence(now, batch_first=True)
+        out.append((index[client], (torch.arange(index.shape[1]) < sizes[:, None])[client]))
     return out
