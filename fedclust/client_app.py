@@ -1,0 +1,131 @@
+"""Flower's ClientApp: message to task and back; thin.
+
+End points: ``query.hello`` who am I; ``train`` one round; ``evaluate`` what was delivered; ``query.evidence`` what a
+newcomer finds out from a few labelled samples; ``evaluate.assigned`` a newcomer under the weights it was assigned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from fedclust.algorithms.base import Delivery, Report
+from fedclust.messages import delivery, pack, report_content, settings_of, unpack
+from fedclust.participant import Participant, simulated
+from fedclust.task import Cohort
+
+Load = Callable[[Context, int], Participant]
+"""(context, number of the job within the run) -> the client that runs on this node."""
+
+
+def _simulated(context: Context, job: int) -> Participant:
+    return simulated(context.run_config, context.node_config, job)
+
+
+def client_app(load: Load = _simulated) -> ClientApp:
+    """The ClientApp of a federation.
+
+    Parameters
+    ----------
+    load : finds the client of this node; called for every message, so it caches what is slow. By default: the client of
+        the simulated federation in the run config whose number is the node's ``partition-id``
+    """
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        me = load(context, _job(message))
+        about = ConfigRecord({
+            "id": me.data.id, "role": me.role, "n_train": len(me.data.train), "n_classes": me.n_classes,
+            "input_shape": list(me.input_shape),
+        })
+        return Message(RecordDict({"hello": about}), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        me = load(context, _job(message))
+        cohort, given = _cohort(me, message, context), delivery(message.content)
+        measured = bool(settings_of(message.content)["evaluate"]) and given.phase == "train"
+        metrics = _before(me, cohort, given) if measured else {}
+        report = me.algorithm.local_step(cohort, given)
+        if measured:
+            metrics |= _after(me, cohort, report)
+        if cohort.memory:
+            context.state[_memory(message)] = pack(cohort.memory)
+        content = report_content(report)
+        content["metrics"] = MetricRecord({"n": len(me.data.train), **metrics})
+        return Message(content, reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        me = load(context, _job(message))
+        cohort = _cohort(me, message, context)
+        models, weights = me.algorithm.local_predictor(cohort, delivery(message.content))
+        values = _values(cohort.evaluate(models, weights, hard=me.algorithm.hard))
+        content = RecordDict({"arrays": pack({"weights": weights[0]}), "metrics": MetricRecord(dict(values))})
+        return Message(content, reply_to=message)
+
+    @app.query("evidence")
+    def evidence(message: Message, context: Context) -> Message:
+        me, settings = load(context, _job(message)), settings_of(message.content)
+        given, content = delivery(message.content), RecordDict()
+        trials = zip(cast(list[int], settings["shots"]), cast(list[int], settings["draws"]), strict=True)
+        for j, (m, draw) in enumerate(trials):
+            cohort = me.with_shots(cast(int, settings["round"]), m, draw)
+            content.update(report_content(me.algorithm.local_evidence(cohort, given), prefix=f"{j}-"))
+        return Message(content, reply_to=message)
+
+    @app.evaluate("assigned")
+    def assigned(message: Message, context: Context) -> Message:
+        me = load(context, _job(message))
+        cohort, given = _cohort(me, message, context), delivery(message.content)
+        each = [
+            _values(cohort.evaluate(given.models, w[None], hard=me.algorithm.hard)) for w in given.arrays["weights"][0]
+        ]
+        metrics = MetricRecord({name: [values[name] for values in each] for name in each[0]})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def _job(message: Message) -> int:
+    return cast(int, settings_of(message.content)["job"])
+
+
+def _memory(message: Message) -> str:
+    """Name of the client's memory in its Context: one for every job of the run."""
+    return f"memory-{_job(message)}"
+
+
+def _cohort(me: Participant, message: Message, context: Context) -> Cohort:
+    """The client as it stands in the message's round, with its memory."""
+    held = context.state.get(_memory(message))
+    memory = unpack(cast(ArrayRecord, held)) if held is not None else {}
+    return me.cohort(cast(int, settings_of(message.content)["round"]), memory)
+
+
+def _before(me: Participant, cohort: Cohort, given: Delivery) -> dict[str, float]:
+    """How the client does with what it was sent: the federation after the round before."""
+    models, weights = me.algorithm.local_predictor(cohort, given)
+    return _values(cohort.evaluate(models, weights, hard=me.algorithm.hard), "before_")
+
+
+def _after(me: Participant, cohort: Cohort, report: Report) -> dict[str, float]:
+    """How the client does with what it trained; nothing when it sends no models."""
+    if not report.models:
+        return {}
+    k = next(iter(report.models.values())).shape[1]
+    weights = report.arrays.get("weights", torch.full((1, k), 1 / k))
+    return _values(cohort.evaluate(report.models, weights, hard=me.algorithm.hard), "after_")
+
+
+def _values(measured: dict[str, Tensor], prefix: str = "") -> dict[str, float]:
+    return {prefix + name: float(value[0]) for name, value in measured.items()}
+
+
+app = client_app()

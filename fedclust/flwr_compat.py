@@ -1,0 +1,66 @@
+"""The only file that touches private names of flwr (tested against the pinned release), and the environment it needs.
+
+flwr is imported inside the functions: :func:`environment` must be applied before flwr is imported for the first time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SERVER_NODE = 1
+"""The node id that Flower gives to the server's side of a run."""
+CLIENT_FAILED = 2
+"""Error code of a ClientApp that raised."""
+
+
+def environment(home: Path | None = None) -> dict[str, str]:
+    """Variables under which our commands run Flower: nothing is sent, looked up or installed.
+
+    Parameters
+    ----------
+    home : where Flower may write; None: leave as it is
+    """
+    variables = {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    return variables if home is None else {**variables, "FLWR_HOME": str(home)}
+
+
+def apply_environment(to: MutableMapping[str, str] = os.environ) -> None:
+    """Set :func:`environment` where the user has not set it; flwr reads two of them when it is imported."""
+    for name, value in environment().items():
+        to.setdefault(name, value)
+
+
+@contextmanager
+def task_identity(run_id: int, node_id: int = SERVER_NODE, task_id: int = 0) -> Iterator[None]:
+    """Within this block the process may create Messages; afterwards it is what it was before."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    names = ("_run_id", "_node_id", "_task_id")
+    before = {name: getattr(TaskIdentity, name) for name in names}
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, task_id
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
+
+
+def empty_run(run_id: int) -> Any:
+    """What a Grid shows as its run."""
+    from flwr.supercore.run import Run
+
+    return Run.create_empty(run_id)
+
+
+def set_message_id(message: Any, message_id: str) -> None:
+    """Name a message, as Flower's own grids do when they send it."""
+    message.metadata.__dict__["_message_id"] = message_id

@@ -1,0 +1,111 @@
+"""Clients that were never seen in training: what they need to find their group, and how they fare in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from flwr.app import MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedclust.algorithms import FederatedAlgorithm
+from fedclust.algorithms.base import Payload, Report, State, n_groups
+from fedclust.config import FederationConfig
+from fedclust.messages import Packer, client_report, tensor_bytes
+from fedclust.participant import ALL
+from fedclust.rounds import Registry, Sent, exchange
+
+
+@dataclass
+class Newcomers:
+    """What became of the newcomers: one row a client and trial, and its weights (trials, K)."""
+
+    rows: list[dict[str, Any]]
+    weights: Tensor
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+def trials(config: FederationConfig, n: int) -> list[tuple[int, int]]:
+    """(shots, draw) of a newcomer with ``n`` labelled samples: all once, none once, other numbers in every draw."""
+    some = [(m, draw) for m in config.shots if 0 < m <= n for draw in range(config.draws)]
+    return [(ALL, 0), *([(0, 0)] if 0 in config.shots else []), *some]
+
+
+def meet_newcomers(
+    algorithm: FederatedAlgorithm, state: State, config: FederationConfig, registry: Registry, grid: Grid, job: int,
+) -> Newcomers:
+    """Assign every newcomer from some of its labelled samples, and evaluate it with these weights.
+
+    Two messages a newcomer: all group models go there once for all its trials, and then those that it was assigned.
+    A trial whose weights are NaN is "undetermined" and has no accuracy.
+    """
+    found = Newcomers([], torch.zeros(0, n_groups(state)))
+    offer, packer = algorithm.newcomer(state), Packer(state)
+    about = {client: trials(config, n) for client, n in sorted(registry.unseen.items())}
+    settings = {"job": job, "round": config.rounds}
+
+    def ask(kind: str, contents: dict[str, RecordDict]) -> tuple[dict[str, RecordDict], dict[str, str]]:
+        sent = Sent({})
+        for client, content in contents.items():
+            sent.add(client, registry.nodes[client], content, kind, config.timeout, "newcomers")
+            found.bytes_down += tensor_bytes(content)
+        replies, failed = exchange(grid, sent, config.timeout) if contents else ({}, {})
+        found.bytes_up += sum(tensor_bytes(c) for c in replies.values())
+        return replies, failed
+
+    evidence, failures = ask("query.evidence", {
+        client: packer.content(offer, {
+            **settings, "shots": [m for m, _ in some if m], "draws": [draw for m, draw in some if m],
+        }) for client, some in about.items()
+    })
+    weights = {c: _assigned(algorithm, state, about[c], content) for c, content in evidence.items()}
+    distinct = {c: _distinct(w, algorithm.hard) for c, w in weights.items()}
+    measured, failed = ask("evaluate.assigned", {
+        c: packer.content(Payload(groups, {"weights": rows}, offer.family, "assigned"), settings)
+        for c, (groups, rows, _) in distinct.items() if groups
+    })
+    failures |= failed
+    for client, some in about.items():
+        of_client = weights.get(client, torch.full((len(some), n_groups(state)), math.nan))
+        found.weights = torch.cat([found.weights, of_client])
+        metrics = cast(MetricRecord, measured[client]["metrics"]) if client in measured else None
+        for j, (m, draw) in enumerate(some):
+            row = {"client": client, "shots": None if m == ALL else m, "draw": draw, "labels_used": m != 0,
+                   "accuracy": None, "loss": None, "undetermined": bool(of_client[j].isnan().any()),
+                   "error": failures.get(client)}
+            if metrics is not None and not row["undetermined"]:
+                at = int(distinct[client][2][j])
+                row |= {name: cast(list[float], metrics[name])[at] for name in ("accuracy", "loss")}
+            found.rows.append(row)
+    return found
+
+
+def _assigned(algorithm: FederatedAlgorithm, state: State, some: list[tuple[int, int]], content: RecordDict) -> Tensor:
+    """(trials, K); a row that is not wholly finite is undetermined."""
+    rows, asked = [], 0
+    for m, _ in some:
+        report = None
+        if m:
+            one = client_report(content, prefix=f"{asked}-")
+            report = Report({n: t[None] for n, t in one.models.items()}, {n: t[None] for n, t in one.arrays.items()})
+            asked += 1
+        w = algorithm.assign(state, report)
+        rows.append(w if torch.isfinite(w).all() else torch.full_like(w, math.nan))
+    return torch.stack(rows)
+
+
+def _distinct(weights: Tensor, hard: bool) -> tuple[list[int], Tensor, Tensor]:
+    """Groups that any trial predicts with, the distinct rows over them, and each trial's row (-1: none)."""
+    known = ~weights.isnan().any(1)
+    used = weights[known]
+    if hard:
+        used = torch.nn.functional.one_hot(used.argmax(1), weights.shape[1]).to(weights.dtype)
+    rows, inverse = torch.unique(used, dim=0, return_inverse=True)
+    groups = (rows > 0).any(0).nonzero()[:, 0]
+    at = torch.full((len(weights),), -1)
+    at[known] = inverse
+    return groups.tolist(), rows[:, groups], at

@@ -1,0 +1,118 @@
+"""One client as its app sees it: settings, samples, and cohorts of this client alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedclust.algorithms import FederatedAlgorithm
+from fedclust.config import FederationConfig
+from fedclust.data.client import ClientData, Federation, Split
+from fedclust.data.spec import FederationSpec, build_federation
+from fedclust.models import Model, ModelConfig
+from fedclust.run_config import config_text, jobs
+from fedclust.task import Cohort, stream
+from graphclust.graph import InputError
+
+ALL = -1
+"""As a number of shots: every labelled sample that the client has."""
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One client.
+
+    Parameters
+    ----------
+    config : of the federation
+    data : its samples
+    n_classes : C of the model's head
+    role : "train", or "unseen" for a newcomer
+    """
+
+    config: FederationConfig
+    data: ClientData
+    n_classes: int
+    role: str = "train"
+
+    @cached_property
+    def algorithm(self) -> FederatedAlgorithm:
+        """The algorithm with its settings."""
+        return self.config.make()
+
+    @cached_property
+    def model(self) -> Model:
+        """The architecture."""
+        return _model(self.config.model, self.input_shape, self.n_classes)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, or (d,) of one node."""
+        return tuple((self.data.train.x if self.data.nodes is None else self.data.nodes).shape[1:])
+
+    @cached_property
+    def _cohort(self) -> Cohort:
+        return Cohort([self.data], self.model, seed=self.config.seed, round=0)
+
+    def cohort(self, round: int, memory: dict[str, Tensor]) -> Cohort:
+        """The cohort of this client; the same object, with its padded data, in every round."""
+        self._cohort.round, self._cohort.memory = round, memory
+        return self._cohort
+
+    def with_shots(self, round: int, m: int, draw: int) -> Cohort:
+        """A cohort of this client with ``m`` of its labelled samples only, drawn by the stream of (id, m, draw)."""
+        data, n = self.data, len(self.data.train)
+        if m != ALL and m < n:
+            chosen = torch.randperm(n, generator=stream(self.config.seed, "shots", data.id, m, draw))[:m].sort().values
+            data = replace(data, train=Split(data.train.x[chosen], data.train.y[chosen]))
+        return Cohort([data], self.model, seed=self.config.seed, round=round)
+
+
+class _Job:
+    """The clients of one federation in this process; each is made once."""
+
+    def __init__(self, config: FederationConfig) -> None:
+        self._config, self._made = config, dict[int, Participant]()
+        self._federation = simulated_federation(config)
+
+    def participant(self, partition: int) -> Participant:
+        if partition not in self._made:
+            clients = self._federation.everyone
+            if not 0 <= partition < len(clients):
+                raise InputError(
+                    f"partition-id = {partition}: the federation has {len(clients)} clients, 0 to {len(clients) - 1}; "
+                    "run it with that many SuperNodes"
+                )
+            role = "train" if partition < len(self._federation.clients) else "unseen"
+            self._made[partition] = Participant(self._config, clients[partition], self._federation.n_classes, role)
+        return self._made[partition]
+
+
+def simulated(run_config: Mapping[str, Any], node_config: Mapping[str, Any], job: int) -> Participant:
+    """The client of a simulated federation: the run config says which one, the node's partition id which client."""
+    return _job(config_text(run_config), job).participant(int(node_config["partition-id"]))
+
+
+def simulated_federation(config: FederationConfig) -> Federation:
+    """The federation of ``config``, built once in this process."""
+    return _federation(config.federation.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _job(text: str, job: int) -> _Job:
+    return _Job(jobs(text)[job])
+
+
+@lru_cache(maxsize=2)
+def _federation(spec: str) -> Federation:
+    return build_federation(FederationSpec.model_validate_json(spec))
+
+
+@lru_cache(maxsize=8)
+def _model(config: ModelConfig, input_shape: tuple[int, ...], n_classes: int) -> Model:
+    return Model(config, input_shape, n_classes)

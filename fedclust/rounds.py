@@ -1,0 +1,198 @@
+"""The server's dealings with its clients: who is there, who is asked, and what of the replies can be trusted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedclust.algorithms.base import Report
+from fedclust.messages import client_report
+from fedclust.task import stream
+from graphclust.graph import InputError
+
+# Between two looks for new nodes, while clients are missing.
+PAUSE = 0.2
+
+
+class RunStopped(RuntimeError):
+    """The federation cannot go on; its last finished round is saved where there is a folder to save it in."""
+
+
+@dataclass
+class Registry:
+    """The clients that answered, in the order of their own ids; a Flower node id is only an address.
+
+    ``ids``, ``n``: training clients and their samples; ``unseen``: newcomers and their labelled samples.
+    """
+
+    ids: list[str]
+    n: list[int]
+    unseen: dict[str, int]
+    nodes: dict[str, int]
+    input_shape: tuple[int, ...]
+    n_classes: int
+
+
+@dataclass
+class Sent:
+    """Messages on their way, by client; Flower names a message when it sends it, so replies are told apart later."""
+
+    messages: dict[str, Message]
+
+    def add(self, client: str, node: int, content: RecordDict, kind: str, timeout: float, group: str) -> None:
+        """Address one message; a reply later than ``timeout`` seconds is void."""
+        self.messages[client] = Message(content, node, kind, ttl=timeout, group_id=group)
+
+    def sort(self, replies: Iterable[Message], timeout: float) -> tuple[dict[str, RecordDict], dict[str, str]]:
+        """Replies by client, and the reason of every client without one, both in the order of the client ids.
+
+        An error reply may name another node as its sender (a dead node's comes from the server): the message that it
+        replies to tells whose it is.
+        """
+        answered = {r.metadata.reply_to_message_id: r for r in replies}
+        contents, failures = {}, {}
+        for client in sorted(self.messages):
+            reply = answered.get(self.messages[client].metadata.message_id)
+            if reply is None:
+                failures[client] = f"no reply within {timeout:g} s"
+            elif reply.has_error():
+                failures[client] = _last_line(reply.error.reason) or f"Flower error code {reply.error.code}"
+            else:
+                contents[client] = reply.content
+        return contents, failures
+
+
+def exchange(grid: Grid, sent: Sent, timeout: float) -> tuple[dict[str, RecordDict], dict[str, str]]:
+    """Send, wait, sort."""
+    return sent.sort(grid.send_and_receive(list(sent.messages.values()), timeout=timeout), timeout)
+
+
+def handshake(grid: Grid, expected: int, timeout: float, job: int = 0) -> Registry:
+    """Ask every node who it is, until ``expected`` clients have answered.
+
+    Raises
+    ------
+    RunStopped
+        Clients are missing at the deadline, or once as many nodes as expected have answered or failed.
+    InputError
+        Two nodes with one client id; clients that do not fit together; no client that trains.
+    """
+    deadline = time.monotonic() + timeout
+    hellos: dict[int, ConfigRecord] = {}
+    failures: dict[str, str] = {}
+    while len(hellos) < expected:
+        left = deadline - time.monotonic()
+        if left <= 0 or len(hellos) + len(failures) >= expected:
+            reasons = "".join(f"; {node}: {reason}" for node, reason in failures.items())
+            raise RunStopped(f"{len(hellos)} of {expected} clients answered within {timeout:g} s{reasons}; "
+                             "start the missing ones, raise timeout, or expect fewer")
+        new = [n for n in sorted(grid.get_node_ids()) if n not in hellos and f"node {n}" not in failures]
+        if not new:
+            time.sleep(min(PAUSE, left))
+            continue
+        sent = Sent({})
+        for node in new:
+            content = RecordDict({"settings": ConfigRecord({"job": job, "phase": "hello"})})
+            sent.add(f"node {node}", node, content, "query.hello", left, "hello")
+        contents, failed = exchange(grid, sent, left)
+        failures |= failed
+        hellos |= {int(name.removeprefix("node ")): cast(ConfigRecord, c["hello"]) for name, c in contents.items()}
+    return _registry(hellos)
+
+
+def _registry(hellos: Mapping[int, Any]) -> Registry:
+    nodes: dict[str, int] = {}
+    for node, hello in hellos.items():
+        if hello["id"] in nodes:
+            raise InputError(f"client id {hello['id']!r} is used by nodes {nodes[hello['id']]} and {node}; "
+                             "give every client an id of its own")
+        nodes[hello["id"]] = node
+    about = {i: hellos[nodes[i]] for i in sorted(nodes)}
+    kinds = {i: (tuple(h["input_shape"]), h["n_classes"]) for i, h in about.items()}
+    (most, _), *others = Counter(kinds.values()).most_common()
+    if others:
+        odd = next(i for i, kind in kinds.items() if kind != most)
+        raise InputError(f"client {odd!r} has samples of shape {kinds[odd][0]} and {kinds[odd][1]} classes, most have "
+                         f"{most[0]} and {most[1]}; mend its data or leave it out")
+    trains = [i for i, h in about.items() if h["role"] == "train"]
+    if not trains:
+        raise InputError(f"none of the {len(about)} clients trains (role \"train\"); start at least one that does")
+    return Registry(
+        trains, [about[i]["n_train"] for i in trains],
+        {i: h["n_train"] for i, h in about.items() if h["role"] != "train"}, nodes, *most,
+    )
+
+
+def select(n_clients: int, fraction: float, seed: int, round_: int) -> list[int]:
+    """Positions of the clients of a round, sorted; a function of the seed and the round only."""
+    count = max(1, round(fraction * n_clients))
+    return torch.randperm(n_clients, generator=stream(seed, "selection", round_))[:count].sort().values.tolist()
+
+
+def sound_reports(
+    contents: Mapping[str, RecordDict], shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
+) -> tuple[dict[str, Report], dict[str, str]]:
+    """The reports that may be averaged, and why the others may not.
+
+    Parameters
+    ----------
+    contents : replies by client
+    shapes : of each client's model parameters as they were sent; empty: anything goes
+
+    Returns
+    -------
+    sound reports by client; a reason for each of the others: NaN or inf, parameters of other names or shapes than sent,
+    or tensors unlike those of most clients
+    """
+    reports: dict[str, Report] = {}
+    failures: dict[str, str] = {}
+    for client, content in contents.items():
+        try:
+            report = client_report(content)
+            _check(report, shapes[client])
+        except (KeyError, RuntimeError, ValueError) as e:
+            failures[client] = f"unusable reply: {e}"
+        else:
+            reports[client] = report
+    signatures = {client: _signature(report) for client, report in reports.items()}
+    if signatures:
+        usual = Counter(signatures.values()).most_common(1)[0][0]
+        for client, signature in signatures.items():
+            if signature != usual:
+                odd = sorted(str(s) for s in set(signature) ^ set(usual))[0]
+                failures[client] = f"unusable reply: unlike those of most clients at {odd}"
+                del reports[client]
+    return reports, dict(sorted(failures.items()))
+
+
+def _check(report: Report, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if report.models and shapes and set(report.models) != set(shapes):
+        odd = sorted(set(report.models) ^ set(shapes))
+        raise ValueError(f"parameters {odd} are missing or unknown")
+    for name, t in report.models.items():
+        if shapes and tuple(t.shape[1:]) != tuple(shapes[name]):
+            raise ValueError(f"{name} has shape {tuple(t.shape[1:])}, {tuple(shapes[name])} was sent")
+    for name, t in {**report.models, **report.arrays}.items():
+        if t.is_floating_point() and not torch.isfinite(t).all():
+            raise ValueError(f"{name} holds NaN or inf")
+
+
+def _signature(report: Report) -> tuple[tuple[str, str, tuple[int, ...], torch.dtype], ...]:
+    def each(kind: str, tensors: Mapping[str, Tensor]) -> list[tuple[str, str, tuple[int, ...], torch.dtype]]:
+        return [(kind, name, tuple(t.shape), t.dtype) for name, t in sorted(tensors.items())]
+
+    return (*each("model", report.models), *each("array", report.arrays))
+
+
+def _last_line(reason: str | None) -> str:
+    """What a traceback ends with."""
+    lines = [line for line in (reason or "").strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

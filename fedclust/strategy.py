@@ -1,0 +1,262 @@
+"""The Flower strategy of every clustered algorithm: it owns its loop.
+
+Flower's own loop threads one ArrayRecord through the rounds, draws clients without a seed, waits for nodes without end
+and takes a round in which every client failed for a success. This one keeps an algorithm's whole state.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fedclust.algorithms.base import Payload, Reports, State, n_groups
+from fedclust.config import FederationConfig
+from fedclust.messages import Packer, Setting, client_report, stacked, tensor_bytes
+from fedclust.models import Model
+from fedclust.newcomers import meet_newcomers
+from fedclust.rounds import Registry, RunStopped, Sent, handshake, select, sound_reports
+from fedclust.state import Checkpoint, FederationResult, History, mean
+from graphclust.graph import InputError
+from graphclust.monitor import Monitor, Silent
+
+log = logging.getLogger(__name__)
+MEASURES = ("accuracy", "loss", "accuracy_validation", "loss_validation")
+
+
+@runtime_checkable
+class KeepsMemories(Protocol):
+    """A Grid whose nodes live in this process, so that what clients remember is saved with the server's state."""
+
+    def memories(self) -> dict[str, Tensor]:
+        """What the nodes' Contexts hold, by name."""
+
+    def restore_memories(self, memories: dict[str, Tensor]) -> None:
+        """Put back what :meth:`memories` gave."""
+
+
+class ClusteredStrategy(Strategy):
+    """Runs one algorithm: handshake, preparation rounds, rounds, evaluation of every client, newcomers.
+
+    Rounds are numbered from 0; preparation rounds are negative. Replies are summed in the order of the client ids, so
+    the result does not depend on which comes first.
+
+    Parameters
+    ----------
+    config : of the federation
+    n_clients : how many clients to wait for, newcomers included
+    checkpoint : file that is replaced after every round, and gone on from when it is there; None: keep none
+    monitor : watches the rounds
+    job : number of this federation within the Flower run
+    """
+
+    def __init__(
+        self, config: FederationConfig, n_clients: int, *, checkpoint: Path | None = None,
+        monitor: Monitor | None = None, job: int = 0,
+    ) -> None:
+        self.config, self.algorithm = config.resolved(), config.make()
+        self._expected, self._file, self._monitor, self._job = n_clients, checkpoint, monitor or Silent(), job
+        self._registry: Registry
+        self._state: State
+        self._history: History
+        self._sent = Sent({})
+        self._payloads: dict[str, Payload] = {}
+        self._shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        self._bytes_down = 0
+        self._clients: list[dict[str, Any]] = []
+        self._weights = torch.zeros(0)
+
+    def summary(self) -> None:
+        """Say in the log what is about to run."""
+        log.info("%s: %d rounds, seed %d, %r", self.config.name, self.config.rounds, self.config.seed, self.algorithm)
+
+    def start(self, grid: Grid) -> FederationResult:  # type: ignore[override]  # the state is more than one ArrayRecord
+        """Run the federation, or what is left of it.
+
+        Raises
+        ------
+        RunStopped
+            Clients are missing, or too few replies of a round can be used; the last finished round is saved.
+        InputError
+            Clients or settings that do not fit together; a checkpoint of another config.
+        """
+        clock = time.perf_counter()
+        self.summary()
+        self._registry = handshake(grid, self._expected, self.config.timeout, self._job)
+        n = len(self._registry.ids)
+        self.config.check(n)
+        first = -self.algorithm.preparation_rounds(n)
+        self._begin(grid)
+        self._monitor.start(self.config.rounds - first, self.config.name)
+        for r in range(first + len(self._history.rounds), self.config.rounds):
+            self._round(grid, r)
+            known = {name: value for name, value in self._history.rounds[-1]["mean"].items() if value is not None}
+            self._monitor.step(r - first, known)
+        return self._finish(grid, clock)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """The round's messages; ``arrays`` and ``config`` are not used: the strategy's own state says what is sent."""
+        c, ids = self.config, self._registry.ids
+        self._state = {**self._state, "round": torch.tensor(server_round)}
+        everyone = c.fraction == 1 or self.algorithm.needs_everyone(self._state)
+        chosen = range(len(ids)) if everyone else select(len(ids), c.fraction, c.seed, server_round)
+        measure = c.evaluate_every > 0 and server_round % c.evaluate_every == 0
+        payloads = {ids[i]: self.algorithm.payload(self._state, i) for i in chosen}
+        return self._address(payloads, "train", {"round": server_round, "evaluate": measure})
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[None, MetricRecord]:
+        """Move the state by what can be used of the replies; the metrics are means over these clients.
+
+        Raises
+        ------
+        RunStopped
+            Fewer than ``min_replies`` can be used.
+        """
+        contents, failures = self._sent.sort(replies, self.config.timeout)
+        reports, unsound = sound_reports(contents, self._shapes)
+        failures = dict(sorted({**failures, **unsound}.items()))
+        if len(reports) < self.config.min_replies:
+            raise RunStopped(self._too_few(f"round {server_round}", len(reports), self.config.min_replies, failures))
+        position = {client: i for i, client in enumerate(self._registry.ids)}
+        at = torch.tensor([position[client] for client in reports])
+        sizes = torch.tensor(self._registry.n, dtype=torch.float32)
+        together, phase = stacked(reports.values()), next(iter(self._payloads.values())).phase
+        self._state = self.algorithm.update(
+            self._state, Reports(at, sizes[at], together.models, together.arrays, phase))
+        values = _table({client: contents[client] for client in reports}, position)
+        means = {name: mean(t) for name, t in values.items()}
+        row = {
+            "round": server_round, "phase": phase, "participants": list(reports), "failures": failures, "mean": means,
+            "bytes_down": self._bytes_down, "bytes_up": sum(tensor_bytes(c) for c in contents.values()),
+        }
+        self._history.add(row, {**values, "group": _groups(self._state["weights"])})
+        return None, MetricRecord({name: value for name, value in means.items() if value is not None})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """What every training client is sent after the last round."""
+        payloads = {client: self.algorithm.evaluation(self._state, i) for i, client in enumerate(self._registry.ids)}
+        return self._address(payloads, "evaluate", {"round": server_round})
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
+        """Note how every client fares and with which weights; the metrics are means over the clients that answered.
+
+        Raises
+        ------
+        RunStopped
+            Fewer than ``min_replies`` answered.
+        """
+        contents, failures = self._sent.sort(replies, self.config.timeout)
+        if len(contents) < self.config.min_replies:
+            raise RunStopped(self._too_few("evaluation", len(contents), self.config.min_replies, failures))
+        self._weights = torch.full((len(self._registry.ids), n_groups(self._state)), math.nan)
+        self._clients = []
+        for i, (client, n) in enumerate(zip(self._registry.ids, self._registry.n, strict=True)):
+            measured = cast(MetricRecord, contents[client]["metrics"]) if client in contents else {}
+            values = {name: _number(measured.get(name)) for name in MEASURES}
+            self._clients.append({"id": client, "n": n, **values, "error": failures.get(client)})
+            groups = self._payloads[client].groups
+            if client in contents and len(w := client_report(contents[client]).arrays["weights"]) == len(groups):
+                self._weights[i] = 0
+                self._weights[i, groups] = w
+        together = {name: mean(torch.tensor([math.nan if r[name] is None else r[name] for r in self._clients]))
+                    for name in MEASURES}
+        return MetricRecord({name: value for name, value in together.items() if value is not None})
+
+    def _begin(self, grid: Grid) -> None:
+        """The state to start from: the checkpoint's, or the algorithm's first."""
+        held = Checkpoint.load(self._file, self.config.fingerprint()) if self._file else None
+        if held is None:
+            model = Model(self.config.model, self._registry.input_shape, self._registry.n_classes)
+            sizes = torch.tensor(self._registry.n, dtype=torch.float32)
+            self._state = self.algorithm.start(sizes, model, self.config.seed)
+            self._history = History()
+            self._save(grid)
+            return
+        if held.ids != self._registry.ids:
+            odd = sorted(set(held.ids) ^ set(self._registry.ids))
+            raise InputError(f"checkpoint {self._file} has other clients, for example {odd[0]!r}; "
+                             "bring back the same clients, or give another folder")
+        self._state, self._history = held.state, held.history
+        if isinstance(grid, KeepsMemories):
+            grid.restore_memories(held.memories)
+
+    def _round(self, grid: Grid, r: int) -> None:
+        clock = time.perf_counter()
+        messages = self.configure_train(r, ArrayRecord(), ConfigRecord(), grid)
+        self.aggregate_train(r, grid.send_and_receive(messages, timeout=self.config.timeout))
+        self._history.rounds[-1]["seconds"] = time.perf_counter() - clock
+        self._save(grid)
+
+    def _save(self, grid: Grid) -> None:
+        if self._file is None:
+            return
+        memories = grid.memories() if isinstance(grid, KeepsMemories) else {}
+        Checkpoint(self.config.fingerprint(), self._registry.ids, self._state, self._history, memories).save(self._file)
+
+    def _finish(self, grid: Grid, clock: float) -> FederationResult:
+        """Evaluate the training clients and the newcomers."""
+        config, registry = self.config, self._registry
+        rounds = {way: sum(row[f"bytes_{way}"] for row in self._history.rounds) for way in ("down", "up")}
+        messages = self.configure_evaluate(config.rounds, ArrayRecord(), ConfigRecord(), grid)
+        replies = list(grid.send_and_receive(messages, timeout=config.timeout))
+        self.aggregate_evaluate(config.rounds, replies)
+        up = sum(tensor_bytes(reply.content) for reply in replies if not reply.has_error())
+        new = meet_newcomers(self.algorithm, self._state, config, registry, grid, self._job)
+        return FederationResult(
+            config.model_dump(mode="json"), registry.ids, registry.n, self._history, self._state, self._weights,
+            self._clients, new.rows, new.weights,
+            {"rounds": rounds, "evaluation": {"down": self._bytes_down, "up": up},
+             "newcomers": {"down": new.bytes_down, "up": new.bytes_up}},
+            time.perf_counter() - clock,
+        )
+
+    def _address(self, payloads: dict[str, Payload], kind: str, settings: dict[str, Setting]) -> list[Message]:
+        """Messages with these payloads, in the order of the client ids."""
+        packer, group, registry = Packer(self._state), str(settings["round"]), self._registry
+        self._sent, self._payloads = Sent({}), payloads
+        self._shapes = {c: packer.shapes(p.family) if p.groups else {} for c, p in payloads.items()}
+        self._bytes_down = 0
+        for client, payload in payloads.items():
+            content = packer.content(payload, {"job": self._job, **settings})
+            self._bytes_down += tensor_bytes(content)
+            self._sent.add(client, registry.nodes[client], content, kind, self.config.timeout, group)
+        return list(self._sent.messages.values())
+
+    def _too_few(self, what: str, sound: int, needed: int, failures: dict[str, str]) -> str:
+        some = "; ".join(f"{client}: {reason}" for client, reason in list(failures.items())[:3])
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        saved = f"; what was done is in {self._file}: mend it and resume" if self._file else ""
+        return (f"{what}: {sound} of {len(self._payloads)} replies can be used, min_replies = {needed} "
+                f"({some}{more}){saved}")
+
+
+def _table(contents: dict[str, RecordDict], position: dict[str, int]) -> dict[str, Tensor]:
+    """Per-client values (N,) of what the replies measured."""
+    table: dict[str, Tensor] = {}
+    for client, content in contents.items():
+        for name, value in cast(MetricRecord, content["metrics"]).items():
+            if name != "n":
+                table.setdefault(name, torch.full((len(position),), math.nan))[position[client]] = cast(float, value)
+    return table
+
+
+def _groups(weights: Tensor) -> Tensor:
+    """(N,) the group of the largest weight; NaN where there is none yet."""
+    return torch.where(weights.isnan().any(1), math.nan, weights.nan_to_num(0).argmax(1).float())
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,1 @@
+"""Engines: what carries the messages between a ServerApp and its ClientApps."""

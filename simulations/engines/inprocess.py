@@ -1,0 +1,155 @@
+"""A Flower Grid in this process: deterministic, one client after the other, no server and no Ray."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict, UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedclust.client_app import client_app
+from fedclust.config import FederationConfig
+from fedclust.flwr_compat import CLIENT_FAILED, SERVER_NODE, empty_run, set_message_id, task_identity
+from fedclust.messages import pack, unpack
+from fedclust.participant import simulated_federation
+from fedclust.server_app import server_app
+from fedclust.state import FederationResult
+from graphclust.monitor import Monitor
+
+RUN_ID = 1
+
+
+class InProcessGrid(Grid):
+    """Nodes whose ClientApp is called in this process, in the order in which their messages are sent.
+
+    Every node keeps its Context. A ClientApp that raises gives an error reply, as on a SuperNode, and its Context stays
+    what it was before the call.
+
+    Parameters
+    ----------
+    app : the ClientApp of all nodes
+    node_configs : one a node
+    run_config : of the run
+    """
+
+    def __init__(self, app: ClientApp, node_configs: Sequence[UserConfig], run_config: UserConfig) -> None:
+        self._app = app
+        self._contexts = {
+            node: Context(RUN_ID, node, config, RecordDict(), run_config)
+            for node, config in enumerate(node_configs, start=SERVER_NODE + 1)
+        }
+        self._waiting: dict[str, Message] = {}
+        self._count = 0
+
+    def get_node_ids(self) -> list[int]:
+        """All nodes; they are always there."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Name and keep the messages; they are handled when their replies are asked for."""
+        ids = []
+        for message in messages:
+            self._count += 1
+            set_message_id(message, f"message-{self._count}")
+            self._waiting[message.metadata.message_id] = message
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Handle these messages and give the replies."""
+        return [self._handle(self._waiting.pop(i)) for i in message_ids if i in self._waiting]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """The replies; none for messages whose turn comes after ``timeout`` seconds."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        replies = []
+        for i in self.push_messages(messages):
+            message = self._waiting.pop(i)
+            if time.monotonic() < deadline:
+                reply = self._handle(message)
+                if time.monotonic() < deadline:
+                    replies.append(reply)
+        return replies
+
+    def _handle(self, message: Message) -> Message:
+        context = self._contexts[message.metadata.dst_node_id]
+        before = context.state.copy()
+        # the sender shares records among messages: a ClientApp that empties one must not empty it for the others
+        message.content = RecordDict({name: record.copy() for name, record in message.content.items()})
+        try:
+            reply = self._app(message, context)
+        except Exception:
+            context.state = before
+            reply = Message(Error(CLIENT_FAILED, traceback.format_exc()), reply_to=message)
+        self._count += 1
+        set_message_id(reply, f"message-{self._count}")
+        return reply
+
+    def memories(self) -> dict[str, Tensor]:
+        """The tensors in the nodes' Contexts, as "<node>/<record>/<name>"."""
+        return {
+            f"{node}/{record}/{name}": t
+            for node, context in self._contexts.items()
+            for record, arrays in context.state.items() if isinstance(arrays, ArrayRecord)
+            for name, t in unpack(arrays).items()
+        }
+
+    def restore_memories(self, memories: dict[str, Tensor]) -> None:
+        """Put back what :meth:`memories` gave."""
+        records: dict[tuple[int, str], dict[str, Tensor]] = {}
+        for key, t in memories.items():
+            node, record, name = key.split("/", 2)
+            records.setdefault((int(node), record), {})[name] = t
+        for (node, record), tensors in records.items():
+            self._contexts[node].state[record] = pack(tensors)
+
+    def set_run(self, run: Any) -> None:
+        """Nothing to do: there is one run."""
+
+    @property
+    def run(self) -> Any:
+        """The run."""
+        return empty_run(RUN_ID)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message (Flower asks every Grid for this method, and everyone to construct Message instead)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+def simulate(
+    config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
+) -> FederationResult:
+    """Run a federation in this process.
+
+    Parameters
+    ----------
+    config : what to run
+    checkpoint : file that is replaced after every round, and gone on from when it is there; None: keep none
+    monitor : watches the rounds
+
+    Raises
+    ------
+    InputError
+        What does not fit together, before the first round.
+    RunStopped
+        Too few usable replies.
+    """
+    torch.set_num_threads(config.threads)
+    n = len(simulated_federation(config).everyone)
+    run_config: UserConfig = {"config": config.model_dump_json(), "clients": n, "folder": ""}
+    nodes: list[UserConfig] = [{"partition-id": i, "num-partitions": n} for i in range(n)]
+    results: list[FederationResult] = []
+    app = server_app(lambda _, result: results.append(result), checkpoint=checkpoint, monitor=monitor)
+    with task_identity(RUN_ID):
+        app(InProcessGrid(client_app(), nodes, run_config),
+            Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config))
+    return results[0]
