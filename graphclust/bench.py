@@ -101,12 +101,12 @@ def load_setting(ref: str) -> MethodSetting:
     if not ref.endswith((".yaml", ".yml")):
         get_method(ref)
         return MethodSetting(method=ref)
-    return _read_model(Path(ref), MethodSetting)
+    return read_model(Path(ref), MethodSetting)
 
 
 def load_bench(path: Path) -> BenchConfig:
     """Read a benchmark's YAML; setting files in it are relative to its folder or to the current one."""
-    config = _read_model(path, BenchConfig)
+    config = read_model(path, BenchConfig)
     config.methods = [_beside(path, m) if isinstance(m, str) else m for m in config.methods]
     return config
 
@@ -116,7 +116,8 @@ def _beside(path: Path, ref: str) -> str:
     return str(near) if ref.endswith((".yaml", ".yml")) and near.exists() else ref
 
 
-def _read_model(path: Path, model: type[M]) -> M:
+def read_model(path: Path, model: type[M]) -> M:
+    """Read a YAML file into ``model``; InputError naming the file, the key and the keys there are."""
     if not path.is_file():
         raise InputError(f"the config {path} does not exist; give a YAML file, see configs/ for examples")
     try:

@@ -1,0 +1,267 @@
+"""The command line: ``fedclust simulate | compare | partition | assign | report | list``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graphclust.graph import InputError
+from graphclust.options import Json, Set, cell, emit, params, print_rows
+
+app = typer.Typer(
+    help="Federations whose clients are grouped because one model cannot serve them all.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+)
+
+
+class Engine(StrEnum):
+    """Where the clients run."""
+
+    inprocess = "inprocess"
+    ray = "ray"
+
+
+class Kind(StrEnum):
+    """What ``fedclust list`` lists."""
+
+    algorithms = "algorithms"
+    scenarios = "scenarios"
+
+
+SCENARIO = "NAME, NAME:key=value,... or the YAML of a federation; see fedclust list scenarios."
+Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0..N-1.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Training rounds.  [default: the scenario's]")]
+EngineOption = Annotated[Engine | None, typer.Option(help="inprocess: here, at once; ray: Flower's simulation.")]
+Bounds = Annotated[bool, typer.Option("--bounds", help="Also run local, fedavg and oracle, and compare with them.")]
+Out = Annotated[Path | None, typer.Option(help="The folder of the runs.  [default: runs/fed-<hash>]")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on in --out even if the plan has changed.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")]
+With = Annotated[list[str] | None, typer.Option(
+    "--with", metavar="A=B", help="A field of the run: training.lr=.1, fraction=.2, model.name=convnet; repeatable.")]
+
+
+@app.command()
+def simulate(
+    what: Annotated[str, typer.Argument(help="An algorithm (fedclust list algorithms) or a YAML: its setting, or a plan.")],
+    scenario: Annotated[str | None, typer.Option(help=SCENARIO)] = None,
+    rounds: Rounds = None,
+    seeds: Seeds = None,
+    engine: EngineOption = None,
+    set_: Set = None,
+    with_: With = None,
+    bounds: Bounds = False,
+    out: Out = None,
+    resume: Resume = False,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+) -> None:
+    """Run one algorithm on one federation, over seeds; an interrupted run goes on where it stopped."""
+    from simulations.plan import Plan, is_plan, load_plan
+    from simulations.run import summary
+
+    if is_plan(what):
+        if scenario is not None:
+            raise InputError(f"{what} is a plan and names its scenarios; leave out --scenario")
+        plan = load_plan(Path(what))
+        if len(plan.algorithms) != 1 or len(plan.scenarios) != 1:
+            raise InputError(f"{what} has {len(plan.algorithms)} algorithms and {len(plan.scenarios)} scenarios; "
+                             "simulate takes one of each, fedclust compare takes all")
+    elif scenario is None:
+        raise InputError("give --scenario; see fedclust list scenarios")
+    else:
+        plan = Plan(title=f"{what} on {scenario}", scenarios=[scenario], algorithms=[what], seeds=1)
+    row = plan.rows()[0]
+    pairs, folder, page = _run(plan, rounds, seeds, engine, set_, with_, bounds, out, resume, jobs)
+    mine = [(d, r) for d, r in pairs if r.config.name == (row.label or row.algorithm)]
+    emit(summary(mine, folder, page), as_json, lambda: _show(pairs, page))
+    _exit(pairs)
+
+
+@app.command()
+def compare(
+    config: Annotated[Path | None, typer.Argument(help="A plan's YAML; see configs/fed.")] = None,
+    scenarios: Annotated[str | None, typer.Option(help="Scenarios, separated by spaces or commas.")] = None,
+    algorithms: Annotated[str | None, typer.Option(help="Algorithms or setting files, separated by commas.")] = None,
+    rounds: Rounds = None,
+    seeds: Seeds = None,
+    engine: EngineOption = None,
+    set_: Set = None,
+    with_: With = None,
+    bounds: Bounds = False,
+    out: Out = None,
+    resume: Resume = False,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare algorithms over scenarios and seeds; finished runs are never run again, a failed run is a row."""
+    from graphclust.cli import split_refs
+    from simulations.plan import Plan, load_plan
+
+    if (config is None) != bool(scenarios and algorithms) or (config is not None and (scenarios or algorithms)):
+        raise InputError("give a plan's YAML, or both --scenarios and --algorithms")
+    if config is not None:
+        plan = load_plan(config)
+    else:
+        names = (algorithms or "").replace(",", " ").split()
+        plan = Plan.model_validate({"scenarios": split_refs(scenarios or ""), "algorithms": names})
+    pairs, folder, page = _run(plan, rounds, seeds, engine, set_, with_, bounds, out, resume, jobs)
+    document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
+    emit(document, as_json, lambda: _show(pairs, page))
+    _exit(pairs)
+
+
+def _run(
+    plan: Any, rounds: int | None, seeds: int | None, engine: Engine | None, set_: list[str] | None,
+    with_: list[str] | None, bounds: bool, folder: Path | None, resume: bool, jobs: int,
+) -> tuple[list[Any], Path, Path]:
+    """Run a plan in its folder and write the report: the runs with their folders, the folder, the page."""
+    from fedclust.record import FederationRecord
+    from fedclust.report import write_report
+    from graphclust.bench import claim
+    from graphclust.console import BenchBars, bars
+    from graphclust.runs.parallel import run_all
+    from graphclust.runs.store import RunStore
+    from simulations.plan import nested
+    from simulations.run import PRELOAD, execute
+
+    changes: dict[str, Any] = {"settings": {**plan.settings, **params(set_)}}
+    changes["config"] = nested(plan.config, {**params(with_), **({"rounds": rounds} if rounds else {})})
+    changes |= {"seeds": seeds} if seeds else {}
+    changes |= {"engine": engine.value} if engine else {}
+    changes |= {"bounds": True} if bounds else {}
+    plan = plan.model_copy(update=changes)
+    runs = plan.runs()
+    folder = folder or Path("runs") / f"fed-{plan.fingerprint()}"
+    store = RunStore(folder / "runs", FederationRecord)
+    with claim(folder, plan, extend=resume):
+        try:
+            with bars() as progress:
+                records = run_all(runs, store, execute, jobs=jobs, listen=BenchBars(progress, len(runs)), preload=PRELOAD)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; finished rounds are kept in {folder}, the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+        pairs = [(store.run_dir(r.config), r) for r in records]
+        page = write_report(pairs, folder, plan.title)
+    return pairs, folder, page
+
+
+def _show(pairs: list[Any], page: Path) -> None:
+    from rich.console import Console
+
+    from fedclust.report import terminal_tables
+
+    console = Console()
+    for table in terminal_tables(pairs):
+        console.print(table)
+    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+
+
+def _exit(pairs: list[Any]) -> None:
+    if any(r.status == "failed" for _, r in pairs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def partition(
+    scenario: Annotated[str, typer.Argument(help=SCENARIO)],
+    out: Annotated[Path | None, typer.Option(help="Save the federation to this folder: spec, table, a file a client.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every draw.")] = 0,
+    show: Annotated[bool, typer.Option("--show", help="Print the table and draw the picture (picture.png in --out).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Who holds what: build a federation, save it, and look at it before anything is trained on it."""
+    from fedclust.data.artefact import draw, save, table
+    from fedclust.data.spec import build_federation
+    from simulations.setups import load_setup
+
+    spec = load_setup(scenario, seed).federation
+    federation = build_federation(spec)
+    rows = table(federation)
+    if out is not None:
+        save(federation, spec, out)
+    picture = None
+    if show:
+        picture = (out or Path()) / "partition.png"
+        draw(federation).savefig(picture, dpi=120)
+    document = {"scenario": scenario, "clients": rows.to_dict("records"), "run_dir": str(out) if out else None,
+                "picture": str(picture) if picture else None}
+
+    def to_person() -> None:
+        if show:
+            print_rows([str(c) for c in rows.columns], [[cell(v) for v in row] for row in rows.itertuples(index=False)])
+        counts = f"{len(federation.clients)} clients, {len(federation.unseen)} newcomers, {federation.n_classes} classes"
+        typer.echo(counts + "".join(f"; {p}" for p in (out, picture) if p))
+
+    emit(document, as_json, to_person)
+
+
+@app.command()
+def assign(
+    model_dir: Annotated[Path, typer.Argument(help="The model folder of a finished run (run_dir/model).")],
+    data: Annotated[Path, typer.Option(help="The new client's labelled samples: .npz with x and y, or .csv.")],
+    shots: Annotated[int | None, typer.Option(min=0, help="Labelled samples to use.  [default: all]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the weights and predictions of every sample to this CSV.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The group of a client that was never seen in training, from its labelled samples; "undetermined" where it cannot be known."""
+    from fedclust.newcomer import assign_file
+
+    document = assign_file(model_dir, data, shots=shots, out=out)
+    emit(document, as_json, lambda: print_rows(["what", "value"], [[k, cell(v)] for k, v in document.items()]))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a simulation or comparison, or a folder of runs.")],
+    as_json: Json = False,
+) -> None:
+    """Write the report of a folder again (HTML, markdown, LaTeX, CSV) and rebuild its index."""
+    from fedclust.record import FederationRecord
+    from fedclust.report import write_report
+    from graphclust.runs.store import RunStore
+    from simulations.plan import load_plan
+
+    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder, FederationRecord)
+    pairs = store.records()
+    if not pairs:
+        raise InputError(f"{folder} holds no federated run; give the --out folder of fedclust simulate or compare")
+    store.reindex()
+    title = load_plan(folder / "bench.yaml").title if (folder / "bench.yaml").exists() else f"Runs in {folder.name}"
+    page = write_report(pairs, folder, title)
+    document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
+    emit(document, as_json, lambda: _show(pairs, page))
+
+
+@app.command("list")
+def list_(kind: Kind, as_json: Json = False) -> None:
+    """List the algorithms or the scenarios."""
+    rows: list[dict[str, Any]]
+    if kind is Kind.algorithms:
+        from fedclust.algorithms import describe_algorithms
+
+        rows = describe_algorithms()
+        columns = ["name", "summary", "sends", "source"]
+    else:
+        from simulations.scenarios import describe_scenarios
+
+        rows = describe_scenarios()
+        columns = list(rows[0])
+    emit(rows, as_json, lambda: print_rows(columns, [[cell(r.get(c)) for c in columns] for r in rows]))
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line on stderr and exit code 2; anything else is a bug and shows itself."""
+    from pydantic import ValidationError
+
+    from fedclust.flwr_compat import apply_environment
+
+    apply_environment()
+    try:
+        app()
+    except (InputError, ValidationError) as e:
+        typer.echo(f"error: {e}", err=True)
+        sys.exit(2)

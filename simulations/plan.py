@@ -1,0 +1,151 @@
+"""What a simulation or a comparison is: algorithms x scenarios x seeds, from a YAML file or the command line."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedclust.algorithms import get_algorithm
+from fedclust.config import Engine, FederationConfig
+from fedclust.data.spec import FederationSpec, build_federation
+from graphclust.bench import read_model
+from graphclust.graph import InputError
+from simulations.setups import Setup, load_setup
+
+BOUNDS = ("local", "fedavg", "oracle")
+"""What a clustered federation is held against: no federation, one model for all, and the true groups."""
+
+
+class AlgorithmSetting(BaseModel):
+    """An algorithm with settings: one row of a comparison. The content of ``configs/fed/<algorithm>/<setting>.yaml``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    algorithm: str
+    label: str | None = None
+    source: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+    """What this row changes of the plan: rounds, fraction, training, model."""
+
+
+class Plan(BaseModel):
+    """A comparison. ``algorithms`` holds names, paths of setting files, or settings written out.
+
+    A scenario is a name (``fedclust list scenarios``), a name with options (``digits-3shift:A=10,n_clients=12``), or a YAML
+    file with a federation. What the plan leaves open is the scenario's.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str = "Comparison"
+    scenarios: Annotated[list[str], Field(min_length=1)]
+    algorithms: Annotated[list[AlgorithmSetting | str], Field(min_length=1)]
+    seeds: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] = 3
+    bounds: bool = False
+    """Add the algorithms of BOUNDS that are not there."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """For every algorithm that has them (``--set``)."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of FederationConfig for all runs: rounds, fraction, training, model, shots, ..."""
+    engine: Engine = "inprocess"
+
+    def runs(self) -> list[FederationConfig]:
+        """Every run, validated; InputError for what is unknown, out of range, or there twice."""
+        seeds = list(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+        rows = self.rows()
+        unused = set(self.settings)
+        out: dict[str, FederationConfig] = {}
+        for ref in self.scenarios:
+            for seed in seeds:
+                setup = load_setup(ref, seed)
+                for row in rows:
+                    unused -= set(get_algorithm(row.algorithm).model_fields)
+                    run = self._run(ref, setup, row, seed)
+                    twin = out.setdefault(run.run_id, run)
+                    if twin is not run:
+                        raise InputError(f"{twin.name!r} and {run.name!r} are the same run on {ref}; remove one")
+        if unused:
+            key = sorted(unused)[0]
+            raise InputError(f"no algorithm here has the setting {key!r}; see fedclust list algorithms")
+        return list(out.values())
+
+    def rows(self) -> list[AlgorithmSetting]:
+        """The algorithms with their settings; the bounds last, where they are asked for."""
+        rows = [load_setting(a) if isinstance(a, str) else a for a in self.algorithms]
+        there = {row.algorithm for row in rows}
+        return rows + [AlgorithmSetting(algorithm=name) for name in BOUNDS if self.bounds and name not in there]
+
+    def _run(self, ref: str, setup: Setup, row: AlgorithmSetting, seed: int) -> FederationConfig:
+        fields = get_algorithm(row.algorithm).model_fields
+        settings = {k: v for k, v in {**setup.settings, **self.settings}.items() if k in fields} | row.settings
+        if "true_groups" in fields and "true_groups" not in settings:
+            settings["true_groups"] = planted_groups(setup.federation)
+        body = nested(nested(setup.config, self.config), row.config)
+        try:
+            config = FederationConfig(algorithm=row.algorithm, label=row.label, settings=settings, scenario=ref, seed=seed,
+                                      federation=setup.federation, engine=self.engine, **body)
+        except (ValidationError, TypeError) as e:
+            raise InputError(f"the run {row.label or row.algorithm} on {ref}: {e}") from e
+        config.check(setup.federation.n_clients)
+        return config.resolved()
+
+    def fingerprint(self) -> str:
+        """Hash of the comparison's runs."""
+        return hashlib.sha256("".join(r.run_id for r in self.runs()).encode()).hexdigest()[:8]
+
+
+def planted_groups(spec: FederationSpec) -> list[int]:
+    """The true group of every training client, in the order of their ids; InputError where the data plant none."""
+    federation = build_federation(spec)
+    truth = federation.truth.get("group")
+    if truth is None:
+        raise InputError("oracle needs a scenario with planted groups; this federation declares none")
+    return [truth[c.id] for c in federation.clients]
+
+
+def nested(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; a key ``a.b`` reaches into ``a``, and dictionaries are merged."""
+    out = dict(base)
+    for key, value in changes.items():
+        first, dot, rest = key.partition(".")
+        held = out.get(first)
+        if dot:
+            out[first] = nested(held if isinstance(held, dict) else {}, {rest: value})
+        else:
+            out[key] = nested(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return out
+
+
+def is_plan(ref: str) -> bool:
+    """True for a YAML file that holds a plan, not the setting of one algorithm."""
+    if not ref.endswith((".yaml", ".yml")) or not Path(ref).is_file():
+        return False
+    held = yaml.safe_load(Path(ref).read_text())
+    return isinstance(held, dict) and "algorithms" in held
+
+
+def load_setting(ref: str) -> AlgorithmSetting:
+    """The setting of an algorithm's name, or of a YAML file; InputError naming what is wrong."""
+    if not ref.endswith((".yaml", ".yml")):
+        get_algorithm(ref)
+        return AlgorithmSetting(algorithm=ref)
+    return read_model(Path(ref), AlgorithmSetting)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan's YAML; setting and federation files in it are relative to its folder or to the current one."""
+    plan = read_model(path, Plan)
+    plan.algorithms = [_beside(path, a) if isinstance(a, str) else a for a in plan.algorithms]
+    plan.scenarios = [_beside(path, s) for s in plan.scenarios]
+    return plan
+
+
+def _beside(path: Path, ref: str) -> str:
+    near = path.parent / ref
+    return str(near) if ref.endswith((".yaml", ".yml")) and near.exists() else ref
+
