@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphclust.encoders import MLP, Autoencoder, load_tensors, save_tensors
 from graphclust.graph import Graph, InputError, as_graph
 from graphclust.methods._features import Features, FeatureTransform
-from graphclust.methods._network import ClusterNetwork, encode, kmeans_labels, reconstruction_epoch
+from graphclust.methods._network import ClusterNetwork, Ensemble, kmeans_labels, reconstruction_epoch
 from graphclust.methods.base import Clustering, GraphClusterer, by_size
 from graphclust.monitor import Monitor
 from graphclust.training import Checkpoints, Phase, resolve_device, torch_generator, train
@@ -76,33 +76,48 @@ class AutoencoderClusterer(GraphClusterer):
             self.weighting, self.n_components, self.center, self.smoothing, self.scale
         ).fit(graph, svd_seed)
         x = self._transform.transform(graph)
-        autoencoder = Autoencoder(x.shape[1], self.hidden, self.latent_dim, initial).to(self.device_)
-        self._network = ClusterNetwork(
-            autoencoder.encoder, autoencoder.decoder if self._reconstructs else None, self.n_clusters,
-            self.geometry == "cosine",
+        autoencoders = [
+            Autoencoder(x.shape[1], self.hidden, self.latent_dim, initial).to(self.device_)
+            for _ in range(self.networks)
+        ]
+        self._ensemble = Ensemble(
+            ClusterNetwork(
+                a.encoder, a.decoder if self._reconstructs else None, self.n_clusters, self.geometry == "cosine"
+            )
+            for a in autoencoders
         ).to(self.device_)
         history: list[dict[str, float]] = []
         if not checkpoints.reached("training"):
-            optimiser = torch.optim.Adam(autoencoder.parameters(), lr=PRETRAIN_LR)
-            epoch = reconstruction_epoch(autoencoder, x, PRETRAIN_BATCH, self.device_, optimiser, shuffle)
-            phase = Phase("pre-training", self.pretrain_epochs, autoencoder, optimiser, shuffle, epoch)
-            train(phase, monitor, checkpoints)
-            history = phase.history
-            if self.bandwidth != "auto":
-                self._network.bandwidth.fill_(self.bandwidth)
-            z = encode(autoencoder.encoder, x, self.device_)
-            labels = self._start(graph, z, start_seed)
-            self._network.start(z, torch.from_numpy(labels).to(self.device_), self.bandwidth == "auto")
+            history = self._pretrain(autoencoders, x, shuffle, monitor, checkpoints)
+            zs = self._ensemble.encode(x, self.device_)
+            labels = torch.from_numpy(self._start(graph, zs, start_seed)).to(self.device_)
+            for network, z in zip(self._ensemble, zs, strict=True):
+                if self.bandwidth != "auto":
+                    network.bandwidth.fill_(self.bandwidth)
+                network.start(z, labels, self.bandwidth == "auto")
+        del autoencoders  # and with them decoders that training may not need
         trained, chosen = self._refine(graph, x, training, monitor, checkpoints)
-        z, q = self._order_centres(x)
+        zs, q = self._order_centres(x)
         return Clustering(
-            q.argmax(1).cpu().numpy(), self._network.position(z).cpu().numpy(), q.cpu().numpy(),
+            q.argmax(1).cpu().numpy(), self._ensemble.position(zs).cpu().numpy(), q.cpu().numpy(),
             trained or history, {"smoothing": self._transform.steps, **chosen},
         )
 
-    def _start(self, graph: Graph, z: Tensor, seed: int) -> np.ndarray:
+    def _pretrain(
+        self, autoencoders: list[Autoencoder], x: Features, generator: torch.Generator, monitor: Monitor,
+        checkpoints: Checkpoints,
+    ) -> list[dict[str, float]]:
+        """Train the auto-encoders to reconstruct ``x``; the history."""
+        module = nn.ModuleList(autoencoders)
+        optimiser = torch.optim.Adam(module.parameters(), lr=PRETRAIN_LR)
+        epoch = reconstruction_epoch(autoencoders, x, PRETRAIN_BATCH, self.device_, optimiser, generator)
+        phase = Phase("pre-training", self.pretrain_epochs, module, optimiser, generator, epoch)
+        train(phase, monitor, checkpoints)
+        return phase.history
+
+    def _start(self, graph: Graph, zs: list[Tensor], seed: int) -> np.ndarray:
         """The partition whose cluster means become the centres, shape (n,)."""
-        u = self._network.position(z).cpu().numpy()
+        u = self._ensemble.position(zs).cpu().numpy()
         return kmeans_labels(u, self.n_clusters, seed, KMEANS_STARTS).astype(np.int64)
 
     def _refine(
@@ -111,15 +126,16 @@ class AutoencoderClusterer(GraphClusterer):
         """Train the network further; the history of that, and what was decided without labels."""
         return [], {}
 
-    def _order_centres(self, x: Features) -> tuple[Tensor, Tensor]:
+    def _order_centres(self, x: Features) -> tuple[list[Tensor], Tensor]:
         """Put the centres by decreasing cluster size, as ``labels_`` are, so that ``predict`` agrees; z and q."""
-        network = self._network
-        z = encode(network.encoder, x, self.device_)
+        zs = self._ensemble.encode(x, self.device_)
         with torch.no_grad():
-            order = by_size(network.assign(z).argmax(1).cpu().numpy())[1]
+            order = by_size(self._ensemble.assign(zs).argmax(1).cpu().numpy())[1]
             empty = np.setdiff1d(np.arange(self.n_clusters), order)
-            network.centres.copy_(network.centres[torch.from_numpy(np.concatenate((order, empty)))])
-            return z, network.assign(z)
+            columns = torch.from_numpy(np.concatenate((order, empty)))
+            for network in self._ensemble:
+                network.centres.copy_(network.centres[columns])
+            return zs, self._ensemble.assign(zs)
 
     def predict_proba(self, data: Any) -> np.ndarray:
         """Soft assignment of the nodes of ``data``, shape (n, K); columns as in ``labels_``.
@@ -133,19 +149,19 @@ class AutoencoderClusterer(GraphClusterer):
         InputError
             Bad data, or another number of features.
         """
-        check_is_fitted(self, "_network")
+        check_is_fitted(self, "_ensemble")
         x = self._transform.transform(as_graph(data))
         with torch.no_grad():
-            return self._network.assign(encode(self._network.encoder, x, self.device_)).cpu().numpy()
+            return self._ensemble.assign(self._ensemble.encode(x, self.device_)).cpu().numpy()
 
     def predict(self, data: Any) -> np.ndarray:
         """Cluster ids of the nodes of ``data``, new ones included, shape (n,); parameters as :meth:`predict_proba`."""
         return self.predict_proba(data).argmax(axis=1)
 
     def save(self, path: str | Path) -> None:
-        """Write the trained encoder, centres and feature transform to the folder ``path`` (safetensors and JSON)."""
-        check_is_fitted(self, "_network")
-        tensors = {name: tensor for name, tensor in self._network.state_dict().items() if "decoder" not in name}
+        """Write the trained encoders, centres and feature transform to the folder ``path`` (safetensors and JSON)."""
+        check_is_fitted(self, "_ensemble")
+        tensors = {name: tensor for name, tensor in self._ensemble.state_dict().items() if "decoder" not in name}
         plain: dict[str, Any] = {}
         for name, value in dataclasses.asdict(self._transform).items():
             if isinstance(value, np.ndarray):
@@ -153,7 +169,7 @@ class AutoencoderClusterer(GraphClusterer):
             else:
                 plain[name] = value
         params = {k: v for k, v in self.get_params(deep=False).items() if k != "random_state"}
-        sizes = [self._network.encoder.layers[0].in_features, *self.hidden, self.latent_dim]
+        sizes = [next(iter(self._ensemble)).encoder.layers[0].in_features, *self.hidden, self.latent_dim]
         save_tensors(path, tensors, {"method": self.name, "params": params, "sizes": sizes, "transform": plain})
 
     @classmethod
@@ -173,9 +189,11 @@ class AutoencoderClusterer(GraphClusterer):
         arrays = {k.removeprefix("transform."): v.numpy() for k, v in tensors.items() if k.startswith("transform.")}
         new._transform = FeatureTransform(**description["transform"], **arrays)
         weights = {k: v for k, v in tensors.items() if not k.startswith("transform.")}
-        new._network = ClusterNetwork(MLP(description["sizes"]), None, len(weights["centres"]),
-                                      new.geometry == "cosine").to(new.device_)
-        new._network.load_state_dict(weights)
+        new._ensemble = Ensemble(
+            ClusterNetwork(MLP(description["sizes"]), None, new.n_clusters, new.geometry == "cosine")
+            for _ in range(new.networks)
+        ).to(new.device_)
+        new._ensemble.load_state_dict(weights)
         return new
 
     def _key(self, graph: Graph) -> str:

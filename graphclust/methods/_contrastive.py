@@ -19,7 +19,7 @@ from graphclust.methods._autoencoder import AutoencoderClusterer
 from graphclust.methods._blocks import BlockSampler
 from graphclust.methods._consensus import consensus_labels
 from graphclust.methods._features import Features
-from graphclust.methods._network import batches, dense_rows, encode, whole_input
+from graphclust.methods._network import ClusterNetwork, batches, dense_rows, whole_input
 from graphclust.monitor import Monitor
 from graphclust.propagation import influence
 from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, Settled, StopRule, train
@@ -69,6 +69,9 @@ class ContrastiveClusterer(AutoencoderClusterer):
     hidden : sequence of int, default (256, 256)
         Widths of the encoder's hidden layers; paper: (500, 500, 2000).
     latent_dim : int, default 10
+    networks : int, default 1
+        Networks trained side by side from different initial weights and one starting partition, whose soft assignments
+        are averaged; paper: 1.
     batch_size : int or None
         Nodes a step; None: all of them up to 50,000 nodes, 4096 above. With a batch, five neighbours are drawn per
         node from the influence matrix.
@@ -118,6 +121,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         "tau": [Interval(Real, 0, None, closed="neither")],
         "order": [Interval(Integral, 1, None, closed="left")],
         "influence": [StrOptions({"auto", "power", "cumulative", "ppr"})],
+        "networks": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "start": [StrOptions({"kmeans", "consensus"})],
         "stop": [StrOptions({"last", "settled"})],
@@ -139,6 +143,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         influence: str = "auto",
         hidden: tuple[int, ...] = (256, 256),
         latent_dim: int = 10,
+        networks: int = 1,
         batch_size: int | None = None,
         start: str = "consensus",
         stop: str = "settled",
@@ -165,6 +170,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self.influence = influence
         self.hidden = hidden
         self.latent_dim = latent_dim
+        self.networks = networks
         self.batch_size = batch_size
         self.start = start
         self.stop = stop
@@ -189,55 +195,61 @@ class ContrastiveClusterer(AutoencoderClusterer):
     ) -> tuple[list[dict[str, float]], dict[str, Any]]:
         kind = self._influence if self.influence == "auto" else self.influence
         # fused: one pass over the weights instead of one per arithmetic operation
-        optimiser = torch.optim.Adam(self._network.parameters(), lr=self.lr, fused=True)
+        optimiser = torch.optim.Adam(self._ensemble.parameters(), lr=self.lr, fused=True)
         size = self.batch_size or (graph.n if graph.n <= FULL_BATCH_LIMIT else BATCH)
         make = self._whole_epoch if size >= graph.n else self._batch_epoch
         # the matrix has no name here: a whole epoch keeps its own copy of it only
         epoch = make(x, influence(graph.adjacency, self.order, kind), size, optimiser, generator)
-        phase = Phase("training", self.epochs, self._network, optimiser, generator, epoch)
+        phase = Phase("training", self.epochs, self._ensemble, optimiser, generator, epoch)
         rules: list[StopRule] = [CollapseGuard(self.collapse_guard)] if self.collapse_guard else []
         if self.stop == "settled":
             rules.append(Settled(self.tol))
         train(phase, monitor, checkpoints, rules)
         return phase.history, {"epochs": len(phase.history), "stopped": phase.stopped or "last"}
 
-    def _start(self, graph: Graph, z: Tensor, seed: int) -> np.ndarray:
+    def _start(self, graph: Graph, zs: list[Tensor], seed: int) -> np.ndarray:
         if self.start == "kmeans":
-            return super()._start(graph, z, seed)
+            return super()._start(graph, zs, seed)
         features = self._transform.uncentred(graph)
         return consensus_labels(graph, features, self.n_clusters, seed).astype(np.int64)
 
     def _losses(
-        self, z: Tensor, x: Tensor | None, pairs: Pairs, frequencies: Tensor | None, columns: Tensor | None, n: int
+        self, network: ClusterNetwork, z: Tensor, x: Tensor | None, pairs: Pairs, frequencies: Tensor | None,
+        columns: Tensor | None, n: int,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The weighted parts of the loss on a block, and the (a,) cluster ids of its anchors."""
+        """The weighted parts of the loss on a block, and the soft assignment of its anchors, (a, K)."""
         a = pairs.shape[0]
         alpha = self._alpha if isinstance(self.alpha, str) else self.alpha
-        q = self._network.assign(z[:a])
-        labels = q.detach().argmax(1)
+        q = network.assign(z[:a])
+        fixed = q.detach()
         parts = {
             "kl": self.beta * kl_divergence(target_distribution(q, frequencies), q),
-            "contrast": alpha * self._contrast(z, pairs, labels, columns, n),
+            "contrast": alpha * self._contrast(z, pairs, fixed.argmax(1), columns, n),
         }
-        if self._network.decoder is not None and x is not None:
-            parts["reconstruction"] = F.mse_loss(self._network.decoder(z[:a]), x)
-        return parts, labels
+        if network.decoder is not None and x is not None:
+            parts["reconstruction"] = F.mse_loss(network.decoder(z[:a]), x)
+        return parts, fixed
 
     def _whole_epoch(
         self, x: Features, gamma: Any, size: int, optimiser: torch.optim.Optimizer, generator: torch.Generator
     ) -> Callable[[], Epoch]:
         n = x.shape[0]
         inputs = whole_input(x, self.device_)
-        target = dense_rows(x, slice(None), self.device_) if self._network.decoder is not None else None
+        target = dense_rows(x, slice(None), self.device_) if self._reconstructs else None
         pairs = Pairs.from_scipy(gamma, self.device_)
 
         def epoch() -> Epoch:
             columns = None
             if n > EXACT_LIMIT:
                 columns = torch.randperm(n, generator=generator)[:SAMPLED].to(self.device_)
-            optimiser.zero_grad()
-            parts, labels = self._losses(self._network.encoder(inputs), target, pairs, None, columns, n)
-            return Epoch(_step(parts, optimiser), labels)
+            total: dict[str, float] = {}
+            found = []
+            for network in self._ensemble:
+                optimiser.zero_grad()
+                parts, q = self._losses(network, network.encoder(inputs), target, pairs, None, columns, n)
+                found.append(q)
+                _add(total, _step(parts, optimiser), 1 / len(self._ensemble))
+            return Epoch(total, torch.stack(found).mean(0).argmax(1))
 
         return epoch
 
@@ -249,20 +261,22 @@ class ContrastiveClusterer(AutoencoderClusterer):
 
         def epoch() -> Epoch:
             with torch.no_grad():
-                q = self._network.assign(encode(self._network.encoder, x, self.device_))
-            frequencies, labels = q.sum(0), q.argmax(1)
+                zs = self._ensemble.encode(x, self.device_)
+                labels = self._ensemble.assign(zs).argmax(1)
+                frequencies = [network.assign(z).sum(0) for network, z in zip(self._ensemble, zs, strict=True)]
             rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
             total: dict[str, float] = {}
             for seeds in batches(n, size, generator):
                 nodes, sampled = sampler.block(seeds, rng)
                 rows = dense_rows(x, nodes, self.device_)
-                optimiser.zero_grad()
-                parts, _ = self._losses(
-                    self._network.encoder(rows), rows[: len(seeds)], Pairs.from_scipy(sampled, self.device_),
-                    frequencies, torch.arange(len(seeds), device=self.device_), n,
-                )
-                for name, value in _step(parts, optimiser).items():
-                    total[name] = total.get(name, 0.0) + value * len(seeds) / n
+                pairs = Pairs.from_scipy(sampled, self.device_)
+                columns = torch.arange(len(seeds), device=self.device_)
+                for network, frequency in zip(self._ensemble, frequencies, strict=True):
+                    optimiser.zero_grad()
+                    parts, _ = self._losses(
+                        network, network.encoder(rows), rows[: len(seeds)], pairs, frequency, columns, n
+                    )
+                    _add(total, _step(parts, optimiser), len(seeds) / (n * len(self._ensemble)))
             return Epoch(total, labels)
 
         return epoch
@@ -273,3 +287,8 @@ def _step(parts: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[st
     loss.backward()
     optimiser.step()
     return {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}
+
+
+def _add(total: dict[str, float], values: dict[str, float], share: float) -> None:
+    for name, value in values.items():
+        total[name] = total.get(name, 0.0) + share * value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -65,6 +66,40 @@ class ClusterNetwork(nn.Module):
             self.bandwidth.copy_(squared.mean())
 
 
+class Ensemble(nn.Module):
+    """R networks whose columns mean the same clusters; their mean q is the assignment.
+
+    Averaging takes away what only the random initial weights decided (as deep ensembles do for class probabilities,
+    Lakshminarayanan et al. 2017, arXiv 1612.01474). No columns need matching: all start from one partition.
+
+    Parameters
+    ----------
+    networks : R of them, R >= 1
+    """
+
+    def __init__(self, networks: Iterable[ClusterNetwork]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def __iter__(self) -> Iterator[ClusterNetwork]:
+        return iter(self.networks)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def encode(self, x: Features, device: torch.device) -> list[Tensor]:
+        """z of all rows of ``x`` without gradient, (n, latent) for each network."""
+        return [encode(network.encoder, x, device) for network in self]
+
+    def position(self, zs: Sequence[Tensor]) -> Tensor:
+        """All u side by side, shape (n, R latent), such that squared distances are means over the networks."""
+        return torch.cat([network.position(z) for network, z in zip(self, zs, strict=True)], 1) / math.sqrt(len(zs))
+
+    def assign(self, zs: Sequence[Tensor]) -> Tensor:
+        """Mean q, shape (n, K)."""
+        return torch.stack([network.assign(z) for network, z in zip(self, zs, strict=True)]).mean(0)
+
+
 def kmeans_labels(u: np.ndarray, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
     """Lloyd's k-means on (n, d); above 100,000 nodes fitted on a uniform sample."""
     fit, limit = u, max(KMEANS_LIMIT, 20 * n_clusters)
@@ -99,20 +134,22 @@ def batches(n: int, size: int, generator: torch.Generator) -> Iterator[np.ndarra
 
 
 def reconstruction_epoch(
-    autoencoder: Autoencoder, x: Features, size: int, device: torch.device,
+    autoencoders: Sequence[Autoencoder], x: Features, size: int, device: torch.device,
     optimiser: torch.optim.Optimizer, generator: torch.Generator,
 ) -> Callable[[], Epoch]:
     """One pass of pre-training: mean squared reconstruction error over shuffled batches (SDCN, data/pretrain.py)."""
 
     def epoch() -> Epoch:
         total = 0.0
-        for rows in batches(x.shape[0], size, generator):
-            batch = dense_rows(x, rows, device)
-            optimiser.zero_grad()
-            loss = F.mse_loss(autoencoder(batch)[1], batch)
-            loss.backward()
-            optimiser.step()
-            total += loss.item() * len(rows)
-        return Epoch({"reconstruction": total / x.shape[0]})
+        for autoencoder in autoencoders:
+            for rows in batches(x.shape[0], size, generator):
+                batch = dense_rows(x, rows, device)
+                # the others have no gradient, and Adam leaves them alone
+                optimiser.zero_grad()
+                loss = F.mse_loss(autoencoder(batch)[1], batch)
+                loss.backward()
+                optimiser.step()
+                total += loss.item() * len(rows)
+        return Epoch({"reconstruction": total / (x.shape[0] * len(autoencoders))})
 
     return epoch

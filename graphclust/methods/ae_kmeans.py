@@ -28,6 +28,7 @@ class AEKMeans(AutoencoderClusterer):
         k: v for k, v in AutoencoderClusterer._parameter_constraints.items() if k != "bandwidth"
     }
     bandwidth = 1.0
+    networks = 1
 
     def __init__(
         self,
