@@ -40,7 +40,8 @@ class Config(Protocol):
 class Record(BaseModel):
     """What came of a run; ``record.json`` in its folder. A half adds its own fields and narrows ``config``."""
 
-    model_config = ConfigDict(extra="forbid")
+    # JSON has no NaN: an undefined metric is the string "NaN" in the file, and a float again when it is read
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     id: str
     status: Literal["running", "finished", "failed"]

@@ -67,11 +67,11 @@ class RunDir(Generic[R]):
         """Write record.json."""
         write_atomic(self.path / "record.json", record.model_dump_json(indent=1))
 
-    def write_history(self, history: list[dict[str, float]]) -> None:
+    def write_history(self, history: list[dict[str, Any]]) -> None:
         """Write history.jsonl, one epoch or round a line."""
         write_atomic(self.path / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
 
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, Any]]:
         """The epochs or rounds of history.jsonl; empty when there is none."""
         file = self.path / "history.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -1,0 +1,72 @@
+"""What came of one federation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedclust.config import FederationConfig
+from fedclust.evaluation import evaluate
+from fedclust.outcome import outcome
+from fedclust.state import FederationResult
+from graphclust.runs.base import Record, finite
+from graphclust.runs.store import RunDir
+
+
+class FederationRecord(Record):
+    """What came of one algorithm on one federation with one seed; ``metrics`` are those of the last round."""
+
+    config: FederationConfig
+    n_clients: int | None = None
+    n_unseen: int | None = None
+    rounds_done: int = 0
+    bytes_up: int | None = None
+    """Tensors that all clients sent in all rounds, preparation included; names, headers and evaluation not counted."""
+    bytes_down: int | None = None
+    seconds_per_round: float | None = None
+    left_out: int = 0
+    """Replies that were late, failed, not finite or of the wrong shape, and so left out of their round."""
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of the index."""
+        c = self.config
+        return {"algorithm": c.algorithm, "scenario": c.scenario, "engine": c.engine, "n_clients": self.n_clients,
+                "rounds": self.rounds_done, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down,
+                "seconds_per_round": self.seconds_per_round}
+
+    def row(self, run_dir: Path | None = None) -> dict[str, Any]:
+        """The flat row that ``--json`` prints."""
+        c = self.config
+        row: dict[str, Any] = {
+            "algorithm": c.name, "scenario": c.scenario, "seed": c.seed, "status": self.status,
+            "rounds": self.rounds_done, "engine": c.engine, "metrics": finite(self.metrics), "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down, "seconds_per_round": self.seconds_per_round, "left_out": self.left_out,
+            "timings": finite(self.timings), "peak_memory_mb": self.peak_memory_mb,
+        }
+        if self.error:
+            row["error"] = self.error["message"]
+        if run_dir is not None:
+            row["run_dir"] = str(run_dir)
+        return row
+
+
+def conclude(
+    record: FederationRecord, run_dir: RunDir[FederationRecord], result: FederationResult,
+    truth: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Evaluate a finished federation: fill ``record`` in, and write its tables and history into the run's folder.
+
+    ``truth`` is what the scenario planted, as in :class:`fedclust.data.client.Federation`; it is needed here first.
+    """
+    tables, rounds = outcome(result, truth), result.history.rounds
+    tables.save(run_dir.path)
+    run_dir.write_history(rounds)
+    record.n_clients, record.n_unseen = len(result.ids), tables.newcomers["client"].nunique()
+    training = [r for r in rounds if r["round"] >= 0]
+    record.rounds_done, record.seconds_per_round = len(training), fmean(r["seconds"] for r in training)
+    record.bytes_up, record.bytes_down = (sum(r[key] for r in rounds) for key in ("bytes_up", "bytes_down"))
+    record.left_out = sum(len(r["failures"]) for r in rounds)
+    record.timings["total"] = result.seconds
+    record.metrics = evaluate(tables)
