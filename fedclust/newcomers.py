@@ -12,9 +12,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedclust.algorithms import FederatedAlgorithm
-from fedclust.algorithms.base import Payload, Report, State, n_groups
+from fedclust.algorithms.base import Payload, Reports, State, n_groups
 from fedclust.config import FederationConfig
-from fedclust.messages import Packer, client_report, tensor_bytes
+from fedclust.messages import Packer, client_report, stacked, tensor_bytes
 from fedclust.participant import ALL
 from fedclust.rounds import Registry, Sent, exchange
 
@@ -62,7 +62,7 @@ def meet_newcomers(
             **settings, "shots": [m for m, _ in some if m], "draws": [draw for m, draw in some if m],
         }) for client, some in about.items()
     })
-    weights = {c: _assigned(algorithm, state, about[c], content) for c, content in evidence.items()}
+    weights = {c: _assigned(algorithm, state, about[c], registry.unseen[c], content) for c, content in evidence.items()}
     distinct = {c: _distinct(w, algorithm.hard) for c, w in weights.items()}
     measured, failed = ask("evaluate.assigned", {
         c: packer.content(Payload(groups, {"weights": rows}, offer.family, "assigned"), settings)
@@ -84,14 +84,17 @@ def meet_newcomers(
     return found
 
 
-def _assigned(algorithm: FederatedAlgorithm, state: State, some: list[tuple[int, int]], content: RecordDict) -> Tensor:
+def _assigned(
+    algorithm: FederatedAlgorithm, state: State, some: list[tuple[int, int]], n: int, content: RecordDict
+) -> Tensor:
     """(trials, K); a row that is not wholly finite is undetermined."""
     rows, asked = [], 0
     for m, _ in some:
         report = None
         if m:
-            one = client_report(content, prefix=f"{asked}-")
-            report = Report({n: t[None] for n, t in one.models.items()}, {n: t[None] for n, t in one.arrays.items()})
+            found = stacked([client_report(content, prefix=f"{asked}-")])
+            used = torch.tensor([float(n if m == ALL else m)])
+            report = Reports(torch.zeros(1, dtype=torch.long), used, found.models, found.arrays, "evidence")
             asked += 1
         w = algorithm.assign(state, report)
         rows.append(w if torch.isfinite(w).all() else torch.full_like(w, math.nan))

@@ -103,7 +103,7 @@ class FederationResult:
     ids, n_samples : the training clients, sorted by id, and their training samples
     history : every round
     state : the algorithm's, after the last round
-    weights : (N, K) with which the clients predict in the end; NaN: unknown
+    weights : (N, K) with which the clients predict in the end, as they say or as the server has it; NaN: unknown
     clients : one dict a client after the last round: id, n, accuracy, loss, accuracy_validation, loss_validation, error
     unseen : one dict a newcomer and trial: client, shots (None: all it has), draw, labels_used, accuracy, loss,
         undetermined, error

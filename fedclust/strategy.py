@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedclust.algorithms.base import Payload, Reports, State, n_groups
+from fedclust.algorithms.base import Payload, Reports, State
 from fedclust.config import FederationConfig
 from fedclust.messages import Packer, Setting, client_report, stacked, tensor_bytes
 from fedclust.models import Model
@@ -161,7 +161,7 @@ class ClusteredStrategy(Strategy):
         contents, failures = self._sent.sort(replies, self.config.timeout)
         if len(contents) < self.config.min_replies:
             raise RunStopped(self._too_few("evaluation", len(contents), self.config.min_replies, failures))
-        self._weights = torch.full((len(self._registry.ids), n_groups(self._state)), math.nan)
+        self._weights = self._state["weights"].clone()
         self._clients = []
         for i, (client, n) in enumerate(zip(self._registry.ids, self._registry.n, strict=True)):
             measured = cast(MetricRecord, contents[client]["metrics"]) if client in contents else {}
