@@ -19,7 +19,7 @@ from graphclust.graph import InputError
 
 @dataclass(frozen=True)
 class Assignment:
-    """A newcomer's place: ``weights`` (K,), or None when it cannot be known, and its accuracy if it has test samples."""
+    """A newcomer's weights (K,), or None when they cannot be known, and its accuracy if it has test samples."""
 
     weights: list[float] | None
     group: int | None
@@ -91,7 +91,8 @@ class TrainedFederation:
         accuracy = None
         if len(client.test):
             everything = {name: t[None] for name, t in models(self.state).items()}
-            accuracy = float(self._cohort(client).evaluate(everything, weights[None], hard=self.algorithm.hard)["accuracy"])
+            scores = self._cohort(client).evaluate(everything, weights[None], hard=self.algorithm.hard)
+            accuracy = float(scores["accuracy"])
         return Assignment(weights.tolist(), int(weights.argmax()), used, accuracy)
 
     def predict(self, client: ClientData, weights: Tensor, split: Split) -> Tensor:

@@ -41,12 +41,12 @@ Out = Annotated[Path | None, typer.Option(help="The folder of the runs.  [defaul
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in --out even if the plan has changed.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")]
 With = Annotated[list[str] | None, typer.Option(
-    "--with", metavar="A=B", help="A field of the run: training.lr=.1, fraction=.2, model.name=convnet; repeatable.")]
+    "--with", metavar="A=B", help="A field of the run, such as training.lr=.1 or fraction=.2.")]
 
 
 @app.command()
 def simulate(
-    what: Annotated[str, typer.Argument(help="An algorithm (fedclust list algorithms) or a YAML: its setting, or a plan.")],
+    what: Annotated[str, typer.Argument(help="An algorithm (see fedclust list), its setting file, or a plan's.")],
     scenario: Annotated[str | None, typer.Option(help=SCENARIO)] = None,
     rounds: Rounds = None,
     seeds: Seeds = None,
@@ -119,8 +119,9 @@ def _run(
     with_: list[str] | None, bounds: bool, folder: Path | None, resume: bool, jobs: int,
 ) -> tuple[list[Any], Path, Path]:
     """Run a plan in its folder and write the report: the runs with their folders, the folder, the page."""
-    from fedclust.record import FederationRecord
     from fedclust.report import write_report
+
+    from fedclust.record import FederationRecord
     from graphclust.bench import claim
     from graphclust.console import BenchBars, bars
     from graphclust.runs.parallel import run_all
@@ -140,9 +141,10 @@ def _run(
     with claim(folder, plan, extend=resume):
         try:
             with bars() as progress:
-                records = run_all(runs, store, execute, jobs=jobs, listen=BenchBars(progress, len(runs)), preload=PRELOAD)
+                records = run_all(runs, store, execute, jobs=jobs, listen=BenchBars(progress, len(runs)),
+                                  preload=PRELOAD)
         except KeyboardInterrupt:
-            typer.echo(f"interrupted; finished rounds are kept in {folder}, the same command goes on from there", err=True)
+            typer.echo(f"interrupted; finished rounds are kept in {folder}, the same command goes on there", err=True)
             raise typer.Exit(130) from None
         pairs = [(store.run_dir(r.config), r) for r in records]
         page = write_report(pairs, folder, plan.title)
@@ -150,9 +152,8 @@ def _run(
 
 
 def _show(pairs: list[Any], page: Path) -> None:
-    from rich.console import Console
-
     from fedclust.report import terminal_tables
+    from rich.console import Console
 
     console = Console()
     for table in terminal_tables(pairs):
@@ -168,13 +169,14 @@ def _exit(pairs: list[Any]) -> None:
 @app.command()
 def partition(
     scenario: Annotated[str, typer.Argument(help=SCENARIO)],
-    out: Annotated[Path | None, typer.Option(help="Save the federation to this folder: spec, table, a file a client.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Save it to this folder: spec, table, a file a client.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides every draw.")] = 0,
-    show: Annotated[bool, typer.Option("--show", help="Print the table and draw the picture (picture.png in --out).")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the table, draw partition.png (into --out).")] = False,
     as_json: Json = False,
 ) -> None:
     """Who holds what: build a federation, save it, and look at it before anything is trained on it."""
     from fedclust.data.artefact import draw, save, table
+
     from fedclust.data.spec import build_federation
     from simulations.setups import load_setup
 
@@ -192,8 +194,9 @@ def partition(
 
     def to_person() -> None:
         if show:
-            print_rows([str(c) for c in rows.columns], [[cell(v) for v in row] for row in rows.itertuples(index=False)])
-        counts = f"{len(federation.clients)} clients, {len(federation.unseen)} newcomers, {federation.n_classes} classes"
+            print_rows([str(c) for c in rows.columns], [[cell(v) for v in r] for r in rows.itertuples(index=False)])
+        f = federation
+        counts = f"{len(f.clients)} clients, {len(f.unseen)} newcomers, {f.n_classes} classes"
         typer.echo(counts + "".join(f"; {p}" for p in (out, picture) if p))
 
     emit(document, as_json, to_person)
@@ -204,10 +207,10 @@ def assign(
     model_dir: Annotated[Path, typer.Argument(help="The model folder of a finished run (run_dir/model).")],
     data: Annotated[Path, typer.Option(help="The new client's labelled samples: .npz with x and y, or .csv.")],
     shots: Annotated[int | None, typer.Option(min=0, help="Labelled samples to use.  [default: all]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the weights and predictions of every sample to this CSV.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the predictions of all samples to this CSV.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The group of a client that was never seen in training, from its labelled samples; "undetermined" where it cannot be known."""
+    """The group of a client that was never seen in training, or "undetermined" where it cannot be known."""
     from fedclust.newcomer import assign_file
 
     document = assign_file(model_dir, data, shots=shots, out=out)
@@ -220,8 +223,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a folder again (HTML, markdown, LaTeX, CSV) and rebuild its index."""
-    from fedclust.record import FederationRecord
     from fedclust.report import write_report
+
+    from fedclust.record import FederationRecord
     from graphclust.runs.store import RunStore
     from simulations.plan import load_plan
 

@@ -21,7 +21,7 @@ BOUNDS = ("local", "fedavg", "oracle")
 
 
 class AlgorithmSetting(BaseModel):
-    """An algorithm with settings: one row of a comparison. The content of ``configs/fed/<algorithm>/<setting>.yaml``."""
+    """An algorithm with settings: one row of a comparison; the content of ``configs/fed/<algorithm>/<name>.yaml``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,8 +36,8 @@ class AlgorithmSetting(BaseModel):
 class Plan(BaseModel):
     """A comparison. ``algorithms`` holds names, paths of setting files, or settings written out.
 
-    A scenario is a name (``fedclust list scenarios``), a name with options (``digits-3shift:A=10,n_clients=12``), or a YAML
-    file with a federation. What the plan leaves open is the scenario's.
+    A scenario is a name (``fedclust list scenarios``), a name with options (``digits-3shift:A=10,n_clients=12``), or
+    a YAML file with a federation. What the plan leaves open is the scenario's.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -87,8 +87,8 @@ class Plan(BaseModel):
             settings["true_groups"] = planted_groups(setup.federation)
         body = nested(nested(setup.config, self.config), row.config)
         try:
-            config = FederationConfig(algorithm=row.algorithm, label=row.label, settings=settings, scenario=ref, seed=seed,
-                                      federation=setup.federation, engine=self.engine, **body)
+            config = FederationConfig(algorithm=row.algorithm, label=row.label, settings=settings, scenario=ref,
+                                      seed=seed, federation=setup.federation, engine=self.engine, **body)
         except (ValidationError, TypeError) as e:
             raise InputError(f"the run {row.label or row.algorithm} on {ref}: {e}") from e
         config.check(setup.federation.n_clients)

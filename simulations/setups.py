@@ -1,4 +1,4 @@
-"""How each scenario is trained unless told otherwise: its model, step sizes, rounds, and the number of groups it declares."""
+"""How each scenario is trained unless told otherwise: model, step sizes, rounds, the number of groups it declares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETUPS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setup:
-    """A federation and the defaults it is run with: fields of FederationConfig, settings for algorithms that have them."""
+    """A federation and its defaults: fields of FederationConfig, settings for the algorithms that have them."""
 
     federation: FederationSpec
     config: dict[str, Any] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Setup:
 
 
 def load_setup(ref: str, seed: int) -> Setup:
-    """The setup of a scenario's reference, ``NAME``, ``NAME:key=value,...`` or a YAML file of a federation, with ``seed``."""
+    """The setup of a scenario ``NAME``, ``NAME:key=value,...`` or the YAML file of a federation, with ``seed``."""
     if ref.endswith((".yaml", ".yml")):
         return Setup(read_model(Path(ref), FederationSpec).model_copy(update={"seed": seed}))
     name, options = parse_ref(ref)

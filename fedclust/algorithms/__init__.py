@@ -13,7 +13,7 @@ from fedclust.algorithms.base import FederatedAlgorithm
 from fedclust.task import Training
 from graphclust.graph import InputError
 
-__all__ = ["FederatedAlgorithm", "algorithm_names", "get_algorithm", "make_algorithm"]
+__all__ = ["FederatedAlgorithm", "algorithm_names", "describe_algorithms", "get_algorithm", "make_algorithm"]
 
 
 def algorithm_names() -> list[str]:
@@ -45,3 +45,15 @@ def make_algorithm(
         known = [field for field in cls.model_fields if field != "training"]
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in e.errors())
         raise InputError(f"settings of {name}: {problems}; it has: {', '.join(known) or 'none'}") from e
+
+
+def describe_algorithms() -> list[dict[str, Any]]:
+    """Name, summary, what travels, paper and settings of every algorithm."""
+    rows = []
+    for name in algorithm_names():
+        cls = get_algorithm(name)
+        settings = {field: info.get_default(call_default_factory=True) for field, info in cls.model_fields.items()
+                    if field != "training"}
+        summary = (importlib.import_module(cls.__module__).__doc__ or "").partition("\n")[0]
+        rows.append({"name": name, "summary": summary, "sends": cls.sends, "source": cls.source, "settings": settings})
+    return rows

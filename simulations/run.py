@@ -1,0 +1,103 @@
+"""One simulation from its config to its record."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from fedclust.config import FederationConfig
+from fedclust.data.spec import build_federation
+from fedclust.evaluation import evaluate
+from fedclust.models import Model
+from fedclust.outcome import outcome
+from fedclust.record import FederationRecord
+from fedclust.state import FederationResult
+from fedclust.trained import TrainedFederation
+from graphclust.monitor import Monitor
+from graphclust.runs.execute import set_threads
+from graphclust.runs.lifecycle import carry_out
+from graphclust.runs.store import RunDir
+from simulations.engines import get_engine
+
+# those that can change a result
+PACKAGES = ("graphclust", "torch", "flwr", "numpy", "scipy", "scikit-learn")
+# what every run in a process of its own needs
+PRELOAD = ("simulations.run", "torch", "flwr.serverapp", "flwr.clientapp")
+
+
+def execute(
+    config: FederationConfig, run_dir: RunDir[FederationRecord], monitor: Monitor, *, raises: bool = False
+) -> FederationRecord:
+    """Run ``config`` in ``run_dir`` unless it is finished there; an interrupted run goes on from its last round.
+
+    Parameters
+    ----------
+    config : what to run
+    run_dir : where; it must be free, or hold a run of the same config
+    monitor : watcher for a progress display
+    raises : raise the error after recording it
+    """
+
+    def work(record: FederationRecord) -> None:
+        _simulate(record.config, run_dir, record, monitor)
+
+    return carry_out(config, run_dir, work, packages=PACKAGES, raises=raises)
+
+
+def _simulate(
+    config: FederationConfig, run_dir: RunDir[FederationRecord], record: FederationRecord, monitor: Monitor
+) -> None:
+    set_threads(config.threads)
+    clock = time.perf_counter()
+    federation = build_federation(config.federation)
+    config.check(len(federation.clients))
+    record.timings["load"] = time.perf_counter() - clock
+    record.n_clients, record.n_unseen = len(federation.clients), len(federation.unseen)
+    clock, cpu = time.perf_counter(), time.process_time()
+    checkpoint = run_dir.path / "checkpoint.safetensors"
+    result = get_engine(config.engine)(config, checkpoint=checkpoint, monitor=monitor)
+    record.timings["fit"] = time.perf_counter() - clock
+    record.timings["fit_cpu"] = time.process_time() - cpu
+    record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = outcome(result, federation.truth)
+    record.metrics = evaluate(found)
+    found.save(run_dir.path)
+    run_dir.write_history(result.history.rounds)
+    model = Model(config.model, federation.input_shape, federation.n_classes)
+    trained = TrainedFederation(config.algorithm, config.make(), model, result.state, config.seed)
+    trained.save(run_dir.path / "model")
+    _account(record, result)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _account(record: FederationRecord, result: FederationResult) -> None:
+    """What the run cost."""
+    rounds = result.history.rounds
+    record.rounds_done = sum(r["phase"] == "train" for r in rounds)
+    record.bytes_up, record.bytes_down = (sum(part[way] for part in result.traffic.values()) for way in ("up", "down"))
+    record.seconds_per_round = sum(r["seconds"] for r in rounds) / len(rounds)
+    record.left_out = sum(len(r["failures"]) for r in rounds)
+
+
+def summary(
+    pairs: list[tuple[RunDir[FederationRecord], FederationRecord]], folder: Path, page: Path
+) -> dict[str, Any]:
+    """What ``fedclust simulate --json`` prints: means over the finished seeds, and every run."""
+    first = pairs[0][1].config
+    done = [r for _, r in pairs if r.status == "finished"]
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [v for v in values if v is not None and v == v]
+        return sum(known) / len(known) if known else None
+
+    names = sorted({name for r in done for name in r.metrics})
+    return {
+        "algorithm": first.name, "scenario": first.scenario, "seeds": [r.config.seed for _, r in pairs],
+        "rounds": first.rounds, "engine": first.engine,
+        "metrics": {name: mean([r.metrics.get(name) for r in done]) for name in names},
+        "runs": [r.row(d.path) for d, r in pairs],
+        "bytes_up": mean([r.bytes_up for r in done]), "bytes_down": mean([r.bytes_down for r in done]),
+        "seconds_per_round": mean([r.seconds_per_round for r in done]), "run_dir": str(folder), "report": str(page),
+    }
