@@ -27,4 +27,4 @@ class FedAvg(FederatedAlgorithm):
 
     def update(self, state: State, reports: Reports) -> State:
         """The mean of the clients' models, weighted by their samples."""
-        return with_models(state, weighted_mean({name: t for name, t in reports.models.items()}, reports.n))
+        return with_models(state, weighted_mean(reports.models, reports.n))

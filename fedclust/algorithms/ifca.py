@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedclust.aggregate import group_means
+from fedclust.algorithms._groups import assigned, best_fitting, means_of_groups, own_models
 from fedclust.algorithms.base import (
     Delivery,
     FederatedAlgorithm,
@@ -17,7 +17,6 @@ from fedclust.algorithms.base import (
     Reports,
     State,
     initial_models,
-    models,
     one_hot,
     with_models,
 )
@@ -26,9 +25,11 @@ from fedclust.task import Cohort
 
 
 class IFCA(FederatedAlgorithm):
-    """k_i = argmin_k mean_j l(theta_k; x_ij, y_ij); theta_k <- mean of its clients' models (algorithm 1, model averaging).
+    """k_i = argmin_k sum_j l(theta_k; x_ij, y_ij); theta_k <- mean of its clients' models.
 
-    Deviation: the mean is weighted by n_i, as FedAvg's; the authors' code, whose clients are all of one size, does not weigh.
+    This is algorithm 1 with model averaging. Deviations: the mean is weighted by n_i, as FedAvg's; the authors' clients
+    are all of one size and not weighted. Newcomers choose on their labelled samples; the authors' code chooses on the
+    labelled test set.
     """
 
     source: ClassVar[str] = "Ghosh et al., NeurIPS 2020, arXiv 2006.04088"
@@ -47,23 +48,15 @@ class IFCA(FederatedAlgorithm):
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the model that fits best."""
-        choice = _best(cohort, delivery.models)
-        mine = {name: t[torch.arange(len(choice)), choice][:, None] for name, t in delivery.models.items()}
-        return Report(cohort.train(mine, self.training), {"group": choice})
+        choice = best_fitting(cohort, delivery.models)
+        return Report(cohort.train(own_models(delivery.models, choice), self.training), {"group": choice})
 
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """All weight on the model with the smallest training loss."""
-        return delivery.models, one_hot(_best(cohort, delivery.models), self.n_groups)
+        return delivery.models, one_hot(best_fitting(cohort, delivery.models), self.n_groups)
 
     def update(self, state: State, reports: Reports) -> State:
         """Means over each group's clients; an empty group keeps its model."""
-        chosen = one_hot(reports.arrays["group"], self.n_groups)
-        sent = {name: t[:, 0] for name, t in reports.models.items()}
-        weights = state["weights"].clone()
-        weights[reports.clients] = chosen
-        return with_models(state, group_means(sent, chosen * reports.n[:, None], models(state)), weights=weights)
-
-
-def _best(cohort: Cohort, group_models: Params) -> Tensor:
-    """(B,) the group with the smallest mean training loss."""
-    return cohort.losses(group_models).sum(-1).argmin(-1)
+        groups = reports.arrays["group"]
+        return with_models(state, means_of_groups(state, reports, groups),
+                           weights=assigned(state, reports.clients, groups))

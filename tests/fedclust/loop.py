@@ -102,8 +102,10 @@ class Loop:
         """Weights (K,) of a client that never trained."""
         state = {**self.state, "round": torch.tensor(self.round)}
         cohort = Cohort([client], self.model, seed=self.seed, round=self.round)
-        report = self.algorithm.local_evidence(cohort, deliver(state, self.algorithm.newcomer(state)))
-        return self.algorithm.assign(state, report)
+        offer = self.algorithm.newcomer(state)
+        found = self.algorithm.local_evidence(cohort, deliver(state, offer))
+        n = torch.tensor([float(len(client.train))])
+        return self.algorithm.assign(state, Reports(torch.zeros(1).long(), n, found.models, found.arrays, offer.phase))
 
 
 def together(reports: Sequence[Report]) -> tuple[Params, dict[str, Tensor]]:
