@@ -82,7 +82,9 @@ class Plan(BaseModel):
 
     def _run(self, ref: str, setup: Setup, row: AlgorithmSetting, seed: int) -> FederationConfig:
         fields = get_algorithm(row.algorithm).model_fields
-        settings = {k: v for k, v in {**setup.settings, **self.settings}.items() if k in fields} | row.settings
+        # the scenario's number of groups is for algorithms that must be given one, not for those that find it
+        declared = {k: v for k, v in setup.settings.items() if k in fields and fields[k].default is not None}
+        settings = declared | {k: v for k, v in self.settings.items() if k in fields} | row.settings
         if "true_groups" in fields and "true_groups" not in settings:
             settings["true_groups"] = planted_groups(setup.federation)
         body = nested(nested(setup.config, self.config), row.config)
