@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedclust.rounds import RunStopped
 from fedclust.run_config import config_text, jobs
 from fedclust.state import FederationResult
 from fedclust.strategy import ClusteredStrategy
+from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
 from graphclust.monitor import Monitor
 
@@ -22,7 +25,8 @@ def server_app(
     """The ServerApp that runs every federation of the run config, one after the other.
 
     The run config holds ``config`` (see :mod:`fedclust.run_config`), ``clients`` (how many to wait for, newcomers
-    included) and ``folder`` (where the results go as ``result-<job>.safetensors``; empty: nowhere).
+    included) and ``folder``: there the results go as ``result-<job>.safetensors``, until then the checkpoints as
+    ``checkpoint-<job>.safetensors``, and what stopped the run as ``error.json``; empty: nowhere.
 
     Parameters
     ----------
@@ -34,16 +38,24 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        expected, folder = int(context.run_config.get("clients", 0)), str(context.run_config.get("folder", ""))
-        if expected < 1:
-            raise InputError(f"clients = {expected} of the run config; give the number of clients to wait for")
-        for job, config in enumerate(jobs(config_text(context.run_config))):
-            strategy = ClusteredStrategy(config, expected, checkpoint=checkpoint, monitor=monitor, job=job)
-            result = strategy.start(grid)
+        place = str(context.run_config.get("folder", ""))
+        folder = Path(place) if place else None
+        try:
+            expected = int(context.run_config.get("clients", 0))
+            if expected < 1:
+                raise InputError(f"clients = {expected} of the run config; give the number of clients to wait for")
+            for job, config in enumerate(jobs(config_text(context.run_config))):
+                file = folder / f"checkpoint-{job}.safetensors" if folder else checkpoint
+                result = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job).start(grid)
+                if folder and file:
+                    result.save(folder / f"result-{job}.safetensors")
+                    file.unlink()
+                if finished:
+                    finished(job, result)
+        except (InputError, RunStopped) as e:
             if folder:
-                result.save(Path(folder) / f"result-{job}.safetensors")
-            if finished:
-                finished(job, result)
+                write_atomic(folder / "error.json", json.dumps({"type": type(e).__name__, "message": str(e)}))
+            raise
 
     return app
 

@@ -1,0 +1,201 @@
+"""Flower's own simulation: `flwr run` of simulations/flower_app on a private SuperLink, the clients in Ray actors."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+import fedclust
+from fedclust.config import FederationConfig
+from fedclust.flwr_compat import environment
+from fedclust.participant import simulated_federation
+from fedclust.rounds import RunStopped
+from fedclust.state import Checkpoint, FederationResult
+from graphclust.graph import InputError
+from graphclust.monitor import Monitor, Silent
+
+APP = Path(__file__).parents[1] / "flower_app"
+START = 120.0
+"""Seconds that the SuperLink may take to answer."""
+TAIL = 40
+"""Lines of Flower's log that an error shows."""
+
+
+def simulate(
+    configs: Sequence[FederationConfig], *, monitor: Monitor | None = None, cpus: int | None = None
+) -> list[FederationResult]:
+    """Run federations of the same number of clients, one after the other, in one `flwr run`.
+
+    A run that is interrupted starts anew: what clients remember lies in Flower's memory.
+
+    Parameters
+    ----------
+    configs : what to run; one start of Ray serves them all
+    monitor : watches the rounds
+    cpus : Ray actors; None: as many as there are processors
+
+    Raises
+    ------
+    InputError
+        Ray is not installed; configs with unlike numbers of clients; what does not fit together.
+    RunStopped
+        Too few usable replies; or Flower ended without a result, with the end of its log.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("engine ray needs Ray, which is not installed: pip install 'graphclust[ray]', "
+                         "or take engine inprocess")
+    sizes = sorted({len(simulated_federation(c).everyone) for c in configs})
+    if len(sizes) != 1:
+        raise InputError(f"the configs have {sizes} clients; one Flower run has one number of nodes: run them apart")
+    # the path of Ray's sockets must stay below 108 characters
+    home = Path(tempfile.mkdtemp(prefix="fedclust-"))
+    try:
+        (home / "out").mkdir()
+        (home / "config.json").write_text("[" + ",".join(c.model_dump_json() for c in configs) + "]")
+        variables = _variables(home, max(c.threads for c in configs))
+        with _superlink(home, variables) as address:
+            _run(home, variables, address, sizes[0], cpus, configs, monitor or Silent())
+        return [FederationResult.load(home / "out" / f"result-{job}.safetensors") for job in range(len(configs))]
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _variables(home: Path, threads: int) -> dict[str, str]:
+    here = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    code = [str(Path(fedclust.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ, **environment(home), "RAY_TMPDIR": str(home), "TMPDIR": str(home),
+        "OMP_NUM_THREADS": str(threads), "PATH": os.pathsep.join(here),
+        "PYTHONPATH": os.pathsep.join(filter(None, code)),
+    }
+
+
+@contextmanager
+def _superlink(home: Path, variables: dict[str, str]) -> Iterator[str]:
+    """A SuperLink of our own on a free port; when the block ends it and all that it started are gone."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1",
+               "--port", str(port), "--disable-runtime-dependency-installation"]
+    with (home / "superlink.log").open("w") as log:
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START
+        while not _healthy(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RunStopped(f"Flower's SuperLink does not start:\n{_tail(home)}")
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        _end(process)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return reply.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its descendants; those that do not go within 10 s are killed."""
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    for p in family:
+        _signal(p, "terminate")
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for p in alive:
+        _signal(p, "kill")
+    psutil.wait_procs(alive, timeout=10)
+    process.wait()
+
+
+def _signal(process: psutil.Process, how: str) -> None:
+    try:
+        getattr(process, how)()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _run(home: Path, variables: dict[str, str], address: str, nodes: int, cpus: int | None,
+         configs: Sequence[FederationConfig], monitor: Monitor) -> None:
+    """`flwr run`, watched until it ends."""
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "{address}"\ninsecure = true\n')
+    (home / "run.toml").write_text(
+        f"clients = {nodes}\nconfig = {json.dumps(str(home / 'config.json'))}\n"
+        f"folder = {json.dumps(str(home / 'out'))}\n")
+    federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
+    if cpus is not None:
+        federation += f" init-args-num-cpus={cpus}"
+    command = ["flwr", "run", str(APP), "own", "--stream", "--federation-config", federation,
+               "--run-config", str(home / "run.toml")]
+    with (home / "run.log").open("w") as log:
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+    try:
+        watch = _Watch(home / "out", configs, monitor)
+        while process.poll() is None:
+            watch.look()
+            time.sleep(0.5)
+        watch.look()
+    finally:
+        _end(process)
+    error = home / "out" / "error.json"
+    if error.exists():
+        held = json.loads(error.read_text())
+        raise (InputError if held["type"] == "InputError" else RunStopped)(held["message"])
+    if not (home / "out" / f"result-{len(configs) - 1}.safetensors").exists():
+        raise RunStopped(f"flwr run ended without a result (exit code {process.returncode}):\n{_tail(home)}")
+
+
+class _Watch:
+    """Tells a monitor of the rounds that the server's checkpoints show."""
+
+    def __init__(self, folder: Path, configs: Sequence[FederationConfig], monitor: Monitor) -> None:
+        self._folder, self._configs, self._monitor = folder, configs, monitor
+        self._job, self._told = -1, 0
+
+    def look(self) -> None:
+        """Tell what is new."""
+        for job, config in enumerate(self._configs):
+            file = self._folder / f"checkpoint-{job}.safetensors"
+            try:
+                held = Checkpoint.load(file, config.fingerprint()) if job >= self._job else None
+            except InputError:  # removed between two looks
+                held = None
+            if held is None:
+                continue
+            if job > self._job:
+                self._job, self._told = job, 0
+                self._monitor.start(config.rounds + config.make().preparation_rounds(len(held.ids)), config.name)
+            for row in held.history.rounds[self._told:]:
+                values = {name: value for name, value in row["mean"].items() if value is not None}
+                self._monitor.step(self._told, values)
+                self._told += 1
+
+
+def _tail(home: Path) -> str:
+    """The last lines of what Flower wrote."""
+    lines = []
+    for name in ("superlink.log", "run.log"):
+        if (home / name).exists():
+            lines += (home / name).read_text(errors="replace").splitlines()[-TAIL:]
+    return "\n".join(lines)
