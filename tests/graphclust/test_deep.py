@@ -12,13 +12,10 @@ import torch
 import yaml
 from sklearn.metrics import adjusted_rand_score
 
-from graphclust.encoders import MLP
 from graphclust.graph import Graph, InputError, from_adjacency
-from graphclust.methods import _consensus, _contrastive, _network, get_method
-from graphclust.methods._consensus import consensus_labels
+from graphclust.methods import _contrastive, _network, get_method
 from graphclust.methods._smoothing import smoothing_steps
 from graphclust.monitor import Silent
-from graphclust.propagation import normalised_adjacency
 from graphclust.training import Checkpoints, DivergenceError
 
 NAMES = ["ae_kmeans", "scgc", "scgc_star", "pamc"]
@@ -79,7 +76,9 @@ def every_epoch_is_written(monkeypatch):
 
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize(
-    "options", [{}, {"batch_size": 32}, {**COMMON, "n_components": 5, "stop": "last"}], ids=["paper", "batch", "common"]
+    "options",
+    [{}, {"batch_size": 32, "networks": 2}, {**COMMON, "n_components": 5, "stop": "last"}],
+    ids=["paper", "batch", "common"],
 )
 def test_killed_and_resumed_equals_uninterrupted(name, options, planted, tmp_path):
     graph, _ = planted
@@ -146,10 +145,31 @@ def test_prediction_repeats_the_labels_and_finds_new_nodes(name, planted):
         model.predict(Graph(graph.adjacency, graph.x[:, :5]))
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 50}], ids=["whole", "batch"])
+def test_the_first_of_several_networks_is_the_one_alone_and_their_soft_assignments_are_averaged(options, planted):
+    graph, _ = planted
+    options = {"start": "consensus", "pretrain_epochs": 0, "epochs": 3, **options}
+    alone = make("pamc", **options).fit(graph)
+    both = make("pamc", **options, networks=2).fit(graph)
+    first, second = both._ensemble
+    x = both._transform.transform(graph)
+    for a, b in zip(first.encoder.parameters(), next(iter(alone._ensemble)).encoder.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    q = [n.assign(_network.encode(n.encoder, x, both.device_)).detach().numpy() for n in (first, second)]
+    assert np.abs(q[0] - q[1]).max() > 1e-3
+    np.testing.assert_allclose(both.soft_assignment_, (q[0] + q[1]) / 2, atol=1e-6)
+    assert both.embedding_.shape == (graph.n, 12)
+    # lengths are means over the networks
+    lengths = [n.position(_network.encode(n.encoder, x, both.device_)).norm(dim=1).square() for n in (first, second)]
+    expected = ((lengths[0] + lengths[1]) / 2).detach().numpy()
+    np.testing.assert_allclose(np.square(both.embedding_).sum(1), expected, rtol=1e-5)
+    assert both.history_[0]["loss"] != alone.history_[0]["loss"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_save_and_load(name, planted, tmp_path):
     graph, _ = planted
-    options = {"n_components": 5, "smoothing": 1, "weighting": "l2", "center": True, "scale": True}
+    options = {"networks": 2, "n_components": 5, "smoothing": 1, "weighting": "l2", "center": True, "scale": True}
     model = make(name, **options).fit(graph)
     model.save(tmp_path / "model")
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
@@ -308,58 +328,6 @@ def test_the_defaults_solve_an_easy_graph_and_stop_by_themselves(name, planted):
     assert model.chosen_["stopped"] == "settled"
     assert model.chosen_["smoothing"] == smoothing_steps(graph.adjacency)
     np.testing.assert_array_equal(model.predict(graph), model.labels_)
-
-
-def exact_noise(graph: Graph, steps: int) -> float:
-    p = normalised_adjacency(graph.adjacency, "row").toarray().astype(np.float64)
-    return float(np.square(np.linalg.matrix_power(p, steps)).sum(axis=1).mean())
-
-
-def test_smoothing_steps_follow_the_rule_on_exact_powers(planted):
-    for graph in (planted[0], from_adjacency(sp.csr_array(np.roll(np.eye(60, dtype=np.float32), 1, axis=1)))):
-        noise = [exact_noise(graph, t) for t in range(12)]
-        expected = next((t for t in range(10) if noise[t + 1] > 0.85 * noise[t]), 10)
-        assert smoothing_steps(graph.adjacency) == expected
-
-
-def test_smoothing_steps_at_the_ends():
-    assert smoothing_steps(sp.csr_array((30, 30), dtype=np.float32)) == 0  # no edge removes any noise
-    clique = sp.csr_array(1 - np.eye(30, dtype=np.float32))
-    assert smoothing_steps(clique) == 1  # one step averages over everything, the next changes nothing
-    assert smoothing_steps(clique, max_steps=0) == 0
-
-
-def test_consensus_finds_the_planted_partition(planted):
-    graph, y = planted
-    labels = consensus_labels(graph, graph.x, 3, 0)
-    assert adjusted_rand_score(y, labels) > 0.95
-    np.testing.assert_array_equal(consensus_labels(graph, graph.x, 3, 0), labels)
-
-
-def test_consensus_prefers_the_partition_that_the_edges_agree_with():
-    """Two equally tight splits of the features, by row and by column: only the one by row follows the edges."""
-    rng = np.random.default_rng(0)
-    n = 80
-    row, column = np.arange(n) % 2, np.arange(n) // 2 % 2
-    x = np.stack((2.0 * row - 1, 2.0 * column - 1), axis=1) + 0.05 * rng.normal(size=(n, 2))
-    graph = from_adjacency(sp.csr_array((row[:, None] == row[None, :]).astype(np.float32)), x)
-    assert adjusted_rand_score(row, consensus_labels(graph, graph.x, 2, 0)) == 1
-
-
-def test_consensus_fits_a_sample_of_a_large_graph(planted, monkeypatch):
-    graph, y = planted
-    monkeypatch.setattr(_consensus, "FIT_LIMIT", 60)
-    assert adjusted_rand_score(y, consensus_labels(graph, graph.x, 3, 0)) > 0.9
-
-
-def test_centres_start_at_the_cluster_means_and_empty_ones_far_out():
-    network = _network.ClusterNetwork(MLP((2, 2)), None, 3, cosine=False)
-    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [9.0, 0.0], [11.0, 0.0], [10.0, 7.0]])
-    network.start(z, torch.tensor([0, 0, 2, 2, 2]), adapt_bandwidth=True)
-    middle = [10.0, 7 / 3]
-    torch.testing.assert_close(network.centres.data, torch.tensor([[1.0, 0.0], [10.0, 7.0], middle]))
-    squared = [1, 1, 1 + (7 / 3) ** 2, 1 + (7 / 3) ** 2, (14 / 3) ** 2]
-    assert network.bandwidth.item() == pytest.approx(np.mean(squared), rel=1e-6)
 
 
 def test_automatic_options_mean_what_each_paper_does(planted):
