@@ -65,7 +65,7 @@ def meet_newcomers(
     weights = {c: _assigned(algorithm, state, about[c], registry.unseen[c], content) for c, content in evidence.items()}
     distinct = {c: _distinct(w, algorithm.hard) for c, w in weights.items()}
     measured, failed = ask("evaluate.assigned", {
-        c: packer.content(Payload(groups, {"weights": rows}, offer.family, "assigned"), settings)
+        c: packer.content(Payload(groups, {"weights": rows}, phase="assigned"), settings)
         for c, (groups, rows, _) in distinct.items() if groups
     })
     failures |= failed

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 from fedclust.config import Engine, FederationConfig
+from fedclust.flwr_compat import apply_environment
 from fedclust.state import FederationResult
+from graphclust.graph import InputError
 from graphclust.monitor import Monitor
 
 
-class RunFederation(Protocol):
-    """Runs a federation to its end, going on from ``checkpoint`` when it is there."""
+class Simulate(Protocol):
+    """How every engine is called."""
 
     def __call__(
         self, config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
     ) -> FederationResult:
-        """Run it."""
+        """Run one federation, going on from ``checkpoint`` where the engine can."""
 
 
-def get_engine(name: Engine) -> RunFederation:
-    """The engine called ``name``; Ray is looked for only when it is asked for."""
-    if name == "ray":
-        from simulations.engines.ray import simulate
-    else:
-        from simulations.engines.inprocess import simulate
-    return simulate
+def get_engine(name: str) -> Simulate:
+    """The engine called ``name``; InputError when there is none. Flower is imported here, in its environment."""
+    if name not in get_args(Engine):
+        raise InputError(f"unknown engine {name!r}; the engines are: {', '.join(get_args(Engine))}")
+    apply_environment()
+    return cast(Simulate, importlib.import_module(f"{__name__}.{name}").simulate)

@@ -36,6 +36,13 @@ TAIL = 40
 
 
 def simulate(
+    config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
+) -> FederationResult:
+    """Run one federation; as :func:`simulate_all`. ``checkpoint`` is not used."""
+    return simulate_all([config], monitor=monitor)[0]
+
+
+def simulate_all(
     configs: Sequence[FederationConfig], *, monitor: Monitor | None = None, cpus: int | None = None
 ) -> list[FederationResult]:
     """Run federations of the same number of clients, one after the other, in one `flwr run`.
