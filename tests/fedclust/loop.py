@@ -31,7 +31,7 @@ def concepts(n_clients: int = 6, n_concepts: int = 2, seed: int = 0) -> list[Cli
     out = []
     for i in range(n_clients):
         name = f"c{i:02d}"
-        train = blobs(name, 30 + 5 * (i % 3), i % n_concepts, seed)
+        train = blobs(name, 20 + 5 * (i % 3), i % n_concepts, seed)
         out.append(ClientData(name, train, blobs(name + "test", 20, i % n_concepts, seed), EMPTY))
     return out
 
