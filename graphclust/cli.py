@@ -193,10 +193,11 @@ def split_refs(text: str) -> list[str]:
 def _show_report(pairs: list[Any], page: Path) -> None:
     from rich.console import Console
 
-    from graphclust.runs.tables import frame, terminal_tables
+    from graphclust.runs.layout import terminal_tables
+    from graphclust.runs.tables import NARROW, frame, tables
 
     console = Console()
-    for table in terminal_tables(frame(pairs)):
+    for table in terminal_tables(tables(frame(pairs)), NARROW):
         console.print(table)
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 

@@ -1,45 +1,34 @@
-"""The figures of a report, each an SVG that takes the page's text colour.
-
-Only matplotlib's ``Figure`` objects are used: nothing touches pyplot, its backend or its global state.
-"""
+"""The figures of a report on graphs."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from sklearn.decomposition import PCA, TruncatedSVD
 
 from graphclust.metrics.partition import contingency
+from graphclust.runs.drawing import (
+    GREY,
+    MARKERS,
+    PALETTE,
+    STYLE,
+    Picture,
+    confusion,
+    grid,
+    hide_rest,
+    line,
+    logarithmic,
+    marker,
+    matched_order,
+    svg,
+)
 
-# Okabe & Ito's palette, safe for the colour-blind, without the two that vanish on a white or a black page
-PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#8C6D46"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-DASHES = ["-", "--", ":", "-."]
-GREY = "#8a8f98"
-# stands for the page's text colour: the SVG says "currentColor" in its place
-INK = "#010203"
 POINTS = 4_000
-COLUMNS_SHOWN, CLASSES_NAMED = 24, 15
-
-STYLE: Any = {
-    "font.size": 9, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "graphclust",
-    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
-    "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
-    "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-    "text.parse_math": False, "axes.linewidth": 0.6, "lines.linewidth": 1.4,
-}
-
 
 # how to read each figure
 READ_LOSS = (
@@ -75,75 +64,25 @@ READ_SPEED = (
 )
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report: its SVG, what it shows, and how to read it."""
-
-    svg: str
-    title: str
-    caption: str
-
-
-def _svg(figure: Figure, label: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
-    body = buffer.getvalue()
-    body = body[body.index("<svg"):].replace(INK, "currentColor")
-    # the page decides the size and the viewBox keeps the shape; on a phone a wide figure scrolls, still legible
-    body = re.sub(r'height="[\d.]+pt"', "", body, count=1)
-    narrowest = 0.75 * 72 * figure.get_figwidth()
-    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" style="min-width: {narrowest:.0f}pt" ', 1)
-
-
-def _grid(count: int, width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))[:count]
-
-
-def _logarithmic(*axes: Any) -> None:
-    """Logarithmic axes with plain numbers: powers of ten would be set as formulas."""
-    for axis in axes:
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
-
-
-def _style(i: int) -> dict[str, Any]:
-    return {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
-
-
-def _marker(i: int) -> str:
-    """Shifted by one each time the palette starts again, so that no two of 49 methods look alike."""
-    return MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]
-
-
-def _hide_rest(figure: Figure, used: Sequence[Axes]) -> None:
-    for axes in figure.axes:
-        if axes not in used:
-            axes.set_axis_off()
-
-
 def loss_curves(histories: dict[str, list[list[dict[str, float]]]]) -> Picture:
     """One panel a method, one line a loss, all seeds; ``histories[method]`` holds one history a run."""
     with rc_context(STYLE):
-        figure, panels = _grid(len(histories), 3.4, 2.5, 3)
+        figure, panels = grid(len(histories), 3.4, 2.5, 3)
         for axes, (method, runs) in zip(panels, histories.items(), strict=True):
             frames = [pd.DataFrame(h).drop(columns="epoch", errors="ignore") for h in runs]
             names = list(dict.fromkeys(c for f in frames for c in f.columns))
             for run in frames:
                 for name in run.columns:
-                    style = _style(names.index(name))
+                    style = line(names.index(name))
                     axes.plot(np.arange(len(run)), run[name], **style, alpha=0.6, linewidth=1,
                               label=name if run is frames[0] else None)
             positive = all((f > 0).to_numpy()[f.notna().to_numpy()].all() for f in frames)
             axes.set(title=method, xlabel="epoch (all phases)", ylabel="loss")
             if positive:
-                _logarithmic(axes.yaxis)
+                logarithmic(axes.yaxis)
             axes.legend(fontsize=7)
-        _hide_rest(figure, panels)
-        return Picture(_svg(figure, "Loss curves"), "Loss per epoch", READ_LOSS)
+        hide_rest(figure, panels)
+        return Picture(svg(figure, "Loss curves"), "Loss per epoch", READ_LOSS)
 
 
 def metric_curves(curves: dict[str, list[np.ndarray]], colour: dict[str, int]) -> Picture:
@@ -152,24 +91,24 @@ def metric_curves(curves: dict[str, list[np.ndarray]], colour: dict[str, int]) -
     Here and below ``colour[method]`` is the method's place in the palette, the same in every figure of a report.
     """
     with rc_context(STYLE):
-        figure, panels = _grid(4, 3.2, 2.5, 2)
+        figure, panels = grid(4, 3.2, 2.5, 2)
         for column, (axes, name) in enumerate(zip(panels, ("ACC", "NMI", "ARI", "F1"), strict=True), start=1):
             for method, runs in curves.items():
                 i = colour[method]
                 values = pd.concat([pd.Series(r[:, column], index=r[:, 0]) for r in runs], axis=1).sort_index().ffill()
                 mean, std = values.mean(axis=1), values.std(axis=1).fillna(0.0)
-                axes.plot(mean.index, mean, **_style(i), label=method)
-                axes.fill_between(mean.index, mean - std, mean + std, color=_style(i)["color"], alpha=0.15, lw=0)
+                axes.plot(mean.index, mean, **line(i), label=method)
+                axes.fill_between(mean.index, mean - std, mean + std, color=line(i)["color"], alpha=0.15, lw=0)
             axes.set(xlabel="epoch", ylabel=f"{name} (fraction)")
         panels[0].legend(fontsize=7)
-        return Picture(_svg(figure, "Metrics per epoch"), "Metrics per epoch, computed afterwards", READ_CURVES)
+        return Picture(svg(figure, "Metrics per epoch"), "Metrics per epoch, computed afterwards", READ_CURVES)
 
 
 def embeddings(runs: dict[str, tuple[np.ndarray, np.ndarray]], y: np.ndarray | None) -> Picture:
     """First two principal components; ``runs[method]`` is (embedding (n, d), labels (n,)); coloured also by ``y``."""
     sides = 1 if y is None else 2
     with rc_context(STYLE):
-        figure, panels = _grid(len(runs) * sides, 2.9, 2.7, 4 if sides == 2 else 3)
+        figure, panels = grid(len(runs) * sides, 2.9, 2.7, 4 if sides == 2 else 3)
         for i, (method, (embedding, labels)) in enumerate(runs.items()):
             n = len(labels)
             shown = np.random.default_rng(0).permutation(n)[:POINTS]
@@ -178,8 +117,8 @@ def embeddings(runs: dict[str, tuple[np.ndarray, np.ndarray]], y: np.ndarray | N
             _points(panels[i * sides], points, labels[shown], clusters, f"{method}: clusters")
             if y is not None:
                 _points(panels[i * sides + 1], points, y[shown], classes, f"{method}: labels")
-        _hide_rest(figure, panels)
-        return Picture(_svg(figure, "Embeddings"), "Embedding in two dimensions", READ_EMBEDDING)
+        hide_rest(figure, panels)
+        return Picture(svg(figure, "Embeddings"), "Embedding in two dimensions", READ_EMBEDDING)
 
 
 def _plane(embedding: np.ndarray) -> np.ndarray:
@@ -200,7 +139,7 @@ def _paint(labels: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.nda
     clusters, classes = np.unique(labels[y >= 0]), np.unique(y[y >= 0])
     row, col = c.matching
     first = np.argsort(-c.classes[row], kind="stable")
-    return clusters[_matched_first(col[first], c.clusters)], classes[_matched_first(row[first], c.classes)]
+    return clusters[matched_order(col[first], c.clusters)], classes[matched_order(row[first], c.classes)]
 
 
 def _points(axes: Axes, points: np.ndarray, groups: np.ndarray, order: np.ndarray, title: str) -> None:
@@ -219,78 +158,41 @@ def confusions(runs: dict[str, np.ndarray], y: np.ndarray, class_names: Sequence
     """Classes against clusters in matched order; ``runs[method]`` are labels (n,); nodes with y = -1 are left out."""
     known = y >= 0
     with rc_context(STYLE):
-        figure, panels = _grid(len(runs), 3.6, 3.2, 3)
+        figure, panels = grid(len(runs), 3.6, 3.2, 3)
         for axes, (method, labels) in zip(panels, runs.items(), strict=True):
-            c = contingency(y[known], labels[known])
-            row, col = c.matching
-            first = np.argsort(row)
-            rows, columns = _matched_first(row[first], c.classes), _matched_first(col[first], c.clusters)
-            dense = c.table.toarray()[np.ix_(rows, columns)]
-            ticks = [str(i) for i in np.unique(labels[known])[columns]]
-            if dense.shape[1] > COLUMNS_SHOWN:
-                dense = np.column_stack((dense[:, :COLUMNS_SHOWN - 1], dense[:, COLUMNS_SHOWN - 1:].sum(axis=1)))
-                ticks = [*ticks[:COLUMNS_SHOWN - 1], "rest"]
-            classes = [_class_name(i, class_names) for i in np.unique(y[known])[rows]]
-            _heat(axes, dense, classes, ticks, method)
-        _hide_rest(figure, panels)
-        return Picture(_svg(figure, "Confusion matrices"), "Confusion of classes and clusters", READ_CONFUSION)
-
-
-def _matched_first(matched: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The matched ids in their order, then the others by decreasing size."""
-    rest = np.setdiff1d(np.arange(len(sizes)), matched)
-    return np.concatenate((matched, rest[np.argsort(-sizes[rest], kind="stable")]))
-
-
-def _class_name(i: int, names: Sequence[str] | None) -> str:
-    text = str(names[i]) if names is not None and i < len(names) else str(i)
-    return text if len(text) <= 18 else text[:17] + "…"
-
-
-def _heat(axes: Axes, counts: np.ndarray, classes: list[str], clusters: list[str], title: str) -> None:
-    share = counts / counts.sum(axis=1, keepdims=True)
-    shade = np.empty((*share.shape, 4))
-    shade[..., :3], shade[..., 3] = to_rgb(PALETTE[0]), share  # an empty cell shows the page, light or dark
-    axes.imshow(shade, aspect="auto", interpolation="nearest")
-    if counts.size <= 170:
-        for (r, c), value in np.ndenumerate(counts):
-            if value:
-                axes.text(c, r, str(value), ha="center", va="center", fontsize=6,
-                          color="#ffffff" if share[r, c] > 0.6 else INK)
-    axes.set(title=title, xlabel="cluster", ylabel="class")
-    few = len(classes) <= 2 * CLASSES_NAMED
-    axes.set_yticks(np.arange(len(classes)) if few else [], classes if few else [], fontsize=7)
-    axes.set_xticks(np.arange(len(clusters)), clusters, fontsize=6, rotation=90 if len(clusters) > 12 else 0)
+            confusion(axes, labels[known], y[known], method, names=class_names)
+        hide_rest(figure, panels)
+        return Picture(svg(figure, "Confusion matrices"), "Confusion of classes and clusters", READ_CONFUSION)
 
 
 def cluster_sizes(runs: dict[str, np.ndarray], y: np.ndarray | None, colour: dict[str, int]) -> Picture:
     """Sorted cluster sizes of each method's first run, and of the classes."""
     with rc_context(STYLE):
-        figure, (axes,) = _grid(1, 6.4, 3.0, 1)
+        figure, (axes,) = grid(1, 6.4, 3.0, 1)
         if y is not None:
             sizes = np.sort(np.unique(y[y >= 0], return_counts=True)[1])[::-1]
             axes.plot(np.arange(1, len(sizes) + 1), sizes, color=GREY, linewidth=4, alpha=0.6, label="classes")
         for method, labels in runs.items():
             sizes = np.sort(np.unique(labels, return_counts=True)[1])[::-1]
-            axes.plot(np.arange(1, len(sizes) + 1), sizes, **_style(colour[method]), marker=_marker(colour[method]),
+            axes.plot(np.arange(1, len(sizes) + 1), sizes, **line(colour[method]), marker=marker(colour[method]),
                       markersize=3.5, label=method)
         axes.set(xlabel="cluster, largest first (logarithmic)", ylabel="nodes (logarithmic)")
-        _logarithmic(axes.xaxis, axes.yaxis)
+        logarithmic(axes.xaxis, axes.yaxis)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return Picture(_svg(figure, "Cluster sizes"), "Cluster sizes", READ_SIZES)
+        return Picture(svg(figure, "Cluster sizes"), "Cluster sizes", READ_SIZES)
 
 
 def speed_and_quality(table: pd.DataFrame, metric: str, name: str, colour: dict[str, int]) -> Picture:
     """Seconds against ``metric``; ``table`` as :func:`graphclust.runs.stats.aggregate` gives it for one data set."""
     table = table.dropna(subset=[(metric, "mean"), ("seconds", "mean")])
     with rc_context(STYLE):
-        figure, (axes,) = _grid(1, 6.4, 3.2, 1)
+        figure, (axes,) = grid(1, 6.4, 3.2, 1)
         for method, row in table.iterrows():
             axes.errorbar(row[("seconds", "mean")], row[(metric, "mean")], yerr=np.nan_to_num(row[(metric, "std")]),
-                          color=_style(colour[method])["color"], marker=_marker(colour[method]), markersize=7,
+                          color=line(colour[method])["color"], marker=marker(colour[method]), markersize=7,
                           linestyle="none", elinewidth=1, label=method)
         axes.set(xlabel="seconds of the fit (logarithmic)", ylabel=name)
-        _logarithmic(axes.xaxis)
+        logarithmic(axes.xaxis)
         axes.margins(0.12)
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return Picture(_svg(figure, "Speed and quality"), "Speed against quality", READ_SPEED)
+        return Picture(svg(figure, "Speed and quality"), "Speed against quality", READ_SPEED)

@@ -1,4 +1,4 @@
-"""The report over many runs: one self-contained HTML page, and its table as markdown, LaTeX and CSV."""
+"""The report over many runs on graphs: one self-contained HTML page, and its tables as markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -11,32 +11,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from graphclust.atomic import write_atomic
 from graphclust.data import load
 from graphclust.methods import get_method
 from graphclust.runs import figures
+from graphclust.runs.comparison import best_table, comparison, rank_table
+from graphclust.runs.drawing import Picture
+from graphclust.runs.layout import Cell, Table, metric_cells, spread, to_csv
+from graphclust.runs.page import appendix, render, troubles, write_files
 from graphclust.runs.record import RunConfig, RunRecord
-from graphclust.runs.stats import ALPHA, aggregate, best_first, compare, finished, mean_ranks
+from graphclust.runs.stats import aggregate, finished
 from graphclust.runs.store import RunDir
 from graphclust.runs.tables import (
     NOTE,
     SHOWN,
-    Cell,
-    Table,
     frame,
     headline_metric,
+    higher_is_better,
     main_table,
-    metric_cells,
-    spread,
-    to_csv,
-    to_latex,
-    to_markdown,
+    numbers,
+    tables,
 )
 
-Runs = list[tuple[str, RunDir, RunRecord]]
+Runs = list[tuple[str, RunDir[RunRecord], RunRecord]]
 """Name of the row, folder and record of each run."""
 
 
@@ -49,7 +46,7 @@ class Labels:
     problem: str | None = None
 
 
-def write_report(records: Iterable[tuple[RunDir, RunRecord]], out_dir: Path, title: str) -> Path:
+def write_report(records: Iterable[tuple[RunDir[RunRecord], RunRecord]], out_dir: Path, title: str) -> Path:
     """Write ``report.html``, ``table.md``, ``table.tex`` and ``table.csv`` into ``out_dir``.
 
     Parameters
@@ -66,96 +63,31 @@ def write_report(records: Iterable[tuple[RunDir, RunRecord]], out_dir: Path, tit
     df = frame(records)
     by_id = dict(zip(df["id"], df["method"], strict=True))
     runs: Runs = [(by_id[r.id], d, r) for d, r in {r.id: (d, r) for d, r in records}.values()]
-    environment = Environment(loader=PackageLoader("graphclust.runs", "."), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html.j2").render(
-        title=title, note=NOTE, alpha=ALPHA, status=df["status"].value_counts().to_dict(), total=len(df),
-        n_methods=df["method"].nunique(), n_seeds=df["seed"].nunique(), best=best_table(df), ranks=rank_table(df),
+    metric = headline_metric(df)
+    page = render(
+        "report.html.j2", df=df, title=title, words={"data": "data set", "method": "method"}, note=NOTE,
+        best=best_table(df, SHOWN, higher_is_better),
+        ranks=rank_table(df, metric, SHOWN[metric], higher_is_better(metric)),
         sections=[section(df[df["data"] == data], [run for run in runs if run[2].config.data == data])
                   for data in df["data"].unique()],
-        appendix=appendix(runs),
+        appendix=appendix([(r.config.data, name, command(r.config), r) for name, _, r in runs]),
     )
-    out_dir = Path(out_dir)
-    for name, content in (("table.md", to_markdown(df)), ("table.tex", to_latex(df)), ("table.csv", to_csv(df)),
-                          ("report.html", page)):
-        write_atomic(out_dir / name, content)
-    return out_dir / "report.html"
-
-
-def best_table(df: pd.DataFrame) -> Table:
-    """Which method is best by which metric on each data set, and how sure that is."""
-    shown = [m for m in SHOWN if m in df and finished(df)[m].notna().any()]
-    rows = []
-    for data in df["data"].unique():
-        runs = df[df["data"] == data]
-        rows.append([Cell(data), *(Cell(_best(runs, metric)) for metric in shown)])
-    return Table("Best method", ["data", *(SHOWN[m] for m in shown)], rows)
-
-
-def _best(runs: pd.DataFrame, metric: str) -> str:
-    """``leiden 0.586 ± 0.002, ahead of 3 of 4 others``."""
-    table = aggregate(runs, [metric]).droplevel("data")
-    order = best_first(table[(metric, "mean")], metric)
-    if order.empty:
-        return "–"
-    top = order.index[0]
-    text = f"{top}\n{spread(*table.loc[top, [(metric, 'mean'), (metric, 'std')]])}"
-    pairs = compare(runs, metric)
-    pairs = pairs[(pairs["better"] == top) | (pairs["worse"] == top)]
-    if len(order) == 1:
-        return f"{text}\nno other method has a result"
-    if not pairs["p"].notna().any():
-        reasons = ", ".join(dict.fromkeys(pairs["test"])) or "no common seed"
-        return f"{text}\nnot tested: {reasons}"
-    ahead = int((pairs["significant"] & (pairs["better"] == top)).sum())
-    if not ahead:
-        return f"{text}\nnot shown to differ from any other"
-    return f"{text}\nahead of {ahead} of {len(order) - 1} others at p < {ALPHA}"
-
-
-@dataclass(frozen=True)
-class RankTable:
-    """Mean ranks over the data sets, with the sentence on how sure they are."""
-
-    table: Table
-    sentence: str
-
-
-def rank_table(df: pd.DataFrame) -> RankTable | None:
-    """Mean ranks over the data sets; None when there are fewer than two data sets or two methods to rank."""
-    metric = headline_metric(df)
-    if metric not in df:
-        return None
-    ranks = mean_ranks(df, metric)
-    if ranks.p is None:
-        return None
-    verdict = "the methods differ" if ranks.p < ALPHA else "the ranks do not show that the methods differ"
-    over = f"Ranks by {SHOWN[metric]} over {', '.join(ranks.data)}"
-    sentence = f"{over}; Friedman test (permutations) p = {ranks.p:.3f}: {verdict}."
-    if ranks.left_out:
-        sentence += f" Left out, without a finished run on some data set: {', '.join(ranks.left_out)}."
-    rows = [[Cell(str(m)), Cell(f"{v:.2f}")] for m, v in ranks.mean.items()]
-    return RankTable(Table("Mean ranks", ["method", "mean rank (1 is best)"], rows), sentence)
+    return write_files(out_dir, page, list(tables(df)), NOTE, to_csv(df, numbers(df)))
 
 
 def section(df: pd.DataFrame, runs: Runs) -> dict[str, Any]:
     """Everything the page says about one data set."""
     metric = headline_metric(df)
     labels = _labels(runs)
-    pairs = compare(df, metric) if metric in df else pd.DataFrame()
-    top = pairs["better"].iloc[0] if len(pairs) else None
     return {
         "table": main_table(df, df["data"].iloc[0]),
         "published": published_table(df),
         "oracle": oracle_table(df),
         "metric": SHOWN[metric],
-        "top": top,
-        "pairs": None if top is None else pair_table(pairs[(pairs["better"] == top) | (pairs["worse"] == top)]),
-        "all_pairs": None if top is None else pair_table(pairs),
+        "comparison": comparison(df, metric, higher_is_better(metric)),
         "problem": labels.problem,
         "pictures": pictures(df, runs, labels),
-        "failed": [(name, r) for name, _, r in runs if r.status == "failed"],
-        "unfinished": [(name, r) for name, _, r in runs if r.status == "running"],
+        **troubles([(name, r) for name, _, r in runs]),
     }
 
 
@@ -182,25 +114,9 @@ def oracle_table(df: pd.DataFrame) -> Table | None:
     if not columns:
         return None
     table = aggregate(df, columns).droplevel("data").dropna(how="all", subset=[(c, "mean") for c in columns])
-    cells = [[Cell(c.text) for c in metric_cells(table, column)] for column in columns]
+    cells = [[Cell(c.text) for c in metric_cells(table, column, higher_is_better(column))] for column in columns]
     rows = [[Cell(str(m)), *row] for m, row in zip(table.index, zip(*cells, strict=True), strict=True)]
     return Table("Oracle", ["method", *(f"oracle {SHOWN.get(c[7:], c[7:])}" for c in columns)], rows)
-
-
-def pair_table(pairs: pd.DataFrame) -> Table:
-    """Rows of :func:`graphclust.runs.stats.compare`."""
-    rows = []
-    for r in pairs.itertuples():
-        tested = not np.isnan(r.p)
-        verdict = ("yes" if r.significant else "not shown") if tested else f"not tested: {r.test}"
-        rows.append([Cell(r.better), Cell(r.worse), Cell(f"{r.difference:+.3f}"), Cell(str(r.n)),
-                     Cell(r.test if tested else "–"), Cell(_p(r.p)), Cell(_p(r.p_holm)), Cell(verdict)])
-    columns = ["better", "worse", "difference", "pairs", "test", "p", "p (Holm)", "different?"]
-    return Table("Paired comparison", columns, rows)
-
-
-def _p(p: float) -> str:
-    return "–" if np.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}")
 
 
 def _labels(runs: Runs) -> Labels:
@@ -217,7 +133,7 @@ def _labels(runs: Runs) -> Labels:
     return Labels(np.asarray(y), getattr(found, "class_names", None))
 
 
-def pictures(df: pd.DataFrame, runs: Runs, labels: Labels) -> list[figures.Picture]:
+def pictures(df: pd.DataFrame, runs: Runs, labels: Labels) -> list[Picture]:
     """The figures of one data set, as far as its runs have what they show."""
     done = sorted((run for run in runs if run[2].status == "finished"), key=lambda run: run[2].config.seed)
     colour = {method: i for i, method in enumerate(df["method"].unique())}
@@ -249,24 +165,6 @@ def pictures(df: pd.DataFrame, runs: Runs, labels: Labels) -> list[figures.Pictu
     if histories:
         out.append(figures.loss_curves(histories))
     return out
-
-
-def appendix(runs: Runs) -> dict[str, Any]:
-    """Configs and commands per row, versions and commits."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, _, r in runs:
-        row = rows.setdefault((r.config.data, name), {"data": r.config.data, "name": name, "seeds": [], "ids": []})
-        row["seeds"].append(r.config.seed)
-        row["ids"].append(r.id)
-        row["command"] = command(r.config)
-        row["config"] = yaml.safe_dump(r.config.model_dump(mode="json", exclude={"seed"}), sort_keys=False)
-    versions = {json.dumps(r.versions, sort_keys=True): r.versions for _, _, r in runs if r.versions}
-    return {
-        "rows": list(rows.values()), "versions": list(versions.values()),
-        "commits": sorted({r.git_commit for _, _, r in runs if r.git_commit}),
-        "devices": sorted({r.device for _, _, r in runs if r.device}),
-        "started": min((r.started for _, _, r in runs if r.started), default=None),
-    }
 
 
 def command(config: RunConfig) -> str:

@@ -1,7 +1,8 @@
 """Statistics over finished runs: means over seeds, paired comparisons, ranks over data sets.
 
-All functions take the frame of :func:`graphclust.runs.tables.frame`. A run that did not finish has no value: it is
-counted, never averaged.
+All functions take a frame with one row per run: columns ``data`` (what it ran on), ``method`` (what ran: the row's name
+in tables), ``seed``, ``status`` and one per metric. A run that did not finish has no value: it is counted, never
+averaged. ``higher``: whether the larger value of the metric is the better one.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import stats
-
-from graphclust.metrics import METRICS
 
 ALPHA = 0.05
 # From six pairs on the signed-rank test can reach 0.05 (its smallest p is 2 / 2^n); below that a paired t-test stands
@@ -42,15 +41,9 @@ def aggregate(df: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return table.reindex(counts(df).index).rename(columns={"count": "n"}, level=1)
 
 
-def higher_is_better(column: str) -> bool:
-    """Direction of a metric, or of an ``oracle_`` metric; seconds and memory are better when lower."""
-    name = column.removeprefix("oracle_")
-    return METRICS[name].higher_is_better if name in METRICS else False
-
-
-def best_first(values: pd.Series, metric: str) -> pd.Series:
+def best_first(values: pd.Series, higher: bool) -> pd.Series:
     """``values`` sorted from best to worst, without the missing ones."""
-    return values.dropna().sort_values(ascending=not higher_is_better(metric), kind="stable")
+    return values.dropna().sort_values(ascending=not higher, kind="stable")
 
 
 def paired_test(differences: np.ndarray) -> tuple[float, str]:
@@ -79,7 +72,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def compare(df: pd.DataFrame, metric: str) -> pd.DataFrame:
+def compare(df: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:
     """Every two methods on every data set, over the seeds that both finished.
 
     Returns
@@ -91,12 +84,12 @@ def compare(df: pd.DataFrame, metric: str) -> pd.DataFrame:
     blocks = []
     for data, runs in finished(df).groupby("data", sort=False):
         wide = runs.pivot_table(index="seed", columns="method", values=metric, sort=False)
-        order = best_first(wide.mean(), metric).index
+        order = best_first(wide.mean(), higher).index
         rows = []
         for a, b in combinations(order, 2):
             d = (wide[a] - wide[b]).dropna().to_numpy()
             if len(d):
-                if (d.mean() < 0) == higher_is_better(metric):  # seeds that only one finished can turn the order
+                if (d.mean() < 0) == higher:  # seeds that only one finished can turn the order
                     a, b, d = b, a, -d
                 rows.append((data, a, b, len(d), d.mean(), *paired_test(d)))
         block = pd.DataFrame(rows, columns=["data", "better", "worse", "n", "difference", "p", "test"])
@@ -126,7 +119,7 @@ class Ranks:
     p: float | None
 
 
-def mean_ranks(df: pd.DataFrame, metric: str) -> Ranks:
+def mean_ranks(df: pd.DataFrame, metric: str, higher: bool) -> Ranks:
     """Rank the methods by their mean on each data set and average (Demsar 2006, JMLR 7:1-30, section 3.2).
 
     The p-value of Friedman's statistic is that of random permutations of the ranks within each data set, because the
@@ -135,7 +128,7 @@ def mean_ranks(df: pd.DataFrame, metric: str) -> Ranks:
     means = finished(df).pivot_table(index="data", columns="method", values=metric, sort=False)
     complete = means.dropna(axis=1)
     left_out = [m for m in counts(df).index.unique("method") if m not in complete.columns]
-    ranks = complete.rank(axis=1, ascending=not higher_is_better(metric))
+    ranks = complete.rank(axis=1, ascending=not higher)
     p = None
     if min(ranks.shape, default=0) > 1:
         p = _friedman(ranks.to_numpy())

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from graphclust.data import load
 from graphclust.runs.figures import _paint
+from graphclust.runs.layout import significant_digits, terminal_tables, to_csv, to_latex, to_markdown
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.report import command, write_report
 from graphclust.runs.store import RunStore, save_array
-from graphclust.runs.tables import frame, main_table, significant_digits, terminal_tables, to_csv, to_latex, to_markdown
+from graphclust.runs.tables import NARROW, NOTE, frame, main_table, numbers, tables
 
 
 @pytest.fixture
@@ -95,24 +96,24 @@ def test_the_best_is_marked_in_the_right_direction(store):
 def test_terminal_table_fits_eighty_columns(store):
     df = frame(full_store(store))
     console = Console(file=io.StringIO(), width=80)
-    console.print(*terminal_tables(df))
+    console.print(*terminal_tables(tables(df), NARROW))
     text = console.file.getvalue()
     assert all(word in text for word in ("leiden", "louvain", "3 of 5", "0 of 1", "0.620", "±.016"))
 
 
 def test_markdown_latex_and_csv(store):
     df = frame(full_store(store))
-    assert re.search(r"\| leiden +\| .*\*\*0.620 ± 0.016\*\*", to_markdown(df))
-    latex = to_latex(df)
+    assert re.search(r"\| leiden +\| .*\*\*0.620 ± 0.016\*\*", to_markdown(tables(df), NOTE))
+    latex = to_latex(tables(df), NOTE)
     assert r"\toprule" in latex and r"\textbf{0.620 $\pm$ 0.016}" in latex and "±" not in latex
-    table = pd.read_csv(io.StringIO(to_csv(df))).set_index("method")
+    table = pd.read_csv(io.StringIO(to_csv(df, numbers(df)))).set_index("method")
     assert table.loc["leiden", "nmi_mean"] == pytest.approx(0.62) and table.loc["louvain", "nmi_n"] == 3
     assert table.loc["kmeans", ["finished", "total"]].tolist() == [0, 1]
 
 
 def test_latex_escapes_names(store):
     put(store, "leiden_auto", label="a_b & 50%")
-    assert r"a\_b \& 50\%" in to_latex(frame(store.records()))
+    assert r"a\_b \& 50\%" in to_latex(tables(frame(store.records())), NOTE)
 
 
 class Page(HTMLParser):

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from graphclust.runs.stats import _friedman, aggregate, compare, counts, higher_is_better, holm, mean_ranks, paired_test
+from graphclust.runs.stats import _friedman, aggregate, compare, counts, holm, mean_ranks, paired_test
+from graphclust.runs.tables import higher_is_better
 
 
 def runs(**methods):
@@ -65,26 +66,26 @@ def test_compare_orders_pairs_and_adjusts_for_all_of_them():
     rng = np.random.default_rng(0)
     base = rng.normal(0.5, 0.02, 10)
     df = runs(low=base - 0.2, high=base + rng.normal(0.2, 0.01, 10), mid=base + rng.normal(0, 0.03, 10))
-    out = compare(df, "nmi")
+    out = compare(df, "nmi", True)
     assert list(zip(out["better"], out["worse"], strict=True)) == [("high", "mid"), ("high", "low"), ("mid", "low")]
     assert (out["difference"] > 0).all() and out["significant"].all() and (out["n"] == 10).all()
     assert out["p_holm"].to_numpy() == pytest.approx(holm(out["p"].to_numpy()))
-    assert compare(df, "vi")["better"].tolist() == ["high", "high", "mid"]  # lower is better
+    assert compare(df, "vi", False)["better"].tolist() == ["high", "high", "mid"]  # lower is better
 
 
 def test_compare_uses_the_seeds_that_both_finished():
     df = runs(a=[0.9, 0.1, 0.1, 0.1, 0.1], b=[None, 0.2, 0.3, 0.25, 0.22])
-    out = compare(df, "nmi").iloc[0]
+    out = compare(df, "nmi", True).iloc[0]
     assert out["n"] == 4 and out["better"] == "b" and out["difference"] == pytest.approx(0.1425)
-    nothing_in_common = compare(runs(a=[None, 0.2], b=[0.1, None]), "nmi")
+    nothing_in_common = compare(runs(a=[None, 0.2], b=[0.1, None]), "nmi", True)
     assert len(nothing_in_common) == 0
-    assert len(compare(runs(a=[None]), "nmi")) == 0
+    assert len(compare(runs(a=[None]), "nmi", True)) == 0
 
 
 def test_equal_methods_are_rarely_told_apart():
     rng = np.random.default_rng(1)
     false_alarms = sum(
-        compare(runs(**{m: rng.normal(size=n) for m in "abcd"}), "nmi")["significant"].any()
+        compare(runs(**{m: rng.normal(size=n) for m in "abcd"}), "nmi", True)["significant"].any()
         for n in (5, 8) for _ in range(60)
     )
     assert false_alarms <= 14  # 5 % of 120 expected at most, 14 in fewer than 1 of 100 cases
@@ -94,10 +95,10 @@ def test_mean_ranks_leave_out_methods_without_a_result():
     df = pd.concat([
         runs(a__x=[0.5], b__x=[0.4], c__x=[0.4]), runs(a__y=[0.9], b__y=[0.1], c__y=[None]),
     ])
-    ranks = mean_ranks(df, "nmi")
+    ranks = mean_ranks(df, "nmi", True)
     assert ranks.mean.to_dict() == {"a": 1.0, "b": 2.0}
     assert ranks.left_out == ["c"] and ranks.data == ["x", "y"]
-    tied = mean_ranks(df[df["data"] == "x"], "nmi")
+    tied = mean_ranks(df[df["data"] == "x"], "nmi", True)
     assert tied.mean.to_dict() == {"a": 1.0, "b": 2.5, "c": 2.5} and tied.p is None
 
 
