@@ -164,13 +164,14 @@ class ClusteredStrategy(Strategy):
         self._weights = self._state["weights"].clone()
         self._clients = []
         for i, (client, n) in enumerate(zip(self._registry.ids, self._registry.n, strict=True)):
-            measured = cast(MetricRecord, contents[client]["metrics"]) if client in contents else {}
+            reply = contents.get(client, RecordDict())
+            measured = cast(MetricRecord, reply.get("metrics", {}))
             values = {name: _number(measured.get(name)) for name in MEASURES}
             self._clients.append({"id": client, "n": n, **values, "error": failures.get(client)})
-            groups = self._payloads[client].groups
-            if client in contents and len(w := client_report(contents[client]).arrays["weights"]) == len(groups):
+            groups, weights = self._payloads[client].groups, client_report(reply).arrays.get("weights")
+            if weights is not None and len(weights) == len(groups):
                 self._weights[i] = 0
-                self._weights[i, groups] = w
+                self._weights[i, groups] = weights
         together = {name: mean(torch.tensor([math.nan if r[name] is None else r[name] for r in self._clients]))
                     for name in MEASURES}
         return MetricRecord({name: value for name, value in together.items() if value is not None})
@@ -247,7 +248,7 @@ def _table(contents: dict[str, RecordDict], position: dict[str, int]) -> dict[st
     """Per-client values (N,) of what the replies measured."""
     table: dict[str, Tensor] = {}
     for client, content in contents.items():
-        for name, value in cast(MetricRecord, content["metrics"]).items():
+        for name, value in cast(MetricRecord, content.get("metrics", {})).items():
             if name != "n":
                 table.setdefault(name, torch.full((len(position),), math.nan))[position[client]] = cast(float, value)
     return table
