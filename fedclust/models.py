@@ -62,7 +62,7 @@ class Model:
             )
         if config.name != "linear" and not config.hidden:
             raise InputError(f"hidden of model {config.name} is empty; give at least one width, or take model linear")
-        self._module = self._build(None)
+        self._module = self._build(torch.Generator())
         self._parameters = dict(self._module.named_parameters())
         self.names = tuple(self._parameters)
 
@@ -71,7 +71,7 @@ class Model:
         """True when a sample's logits need the whole graph."""
         return self.config.name == "gcn"
 
-    def _build(self, generator: torch.Generator | None) -> _Classifier:
+    def _build(self, generator: torch.Generator) -> _Classifier:
         c, width = self.config, self.config.hidden[-1] if self.config.hidden else 0
         flat = 1
         for size in self.input_shape:

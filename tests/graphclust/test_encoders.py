@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from graphclust.encoders import MLP, Autoencoder, load_tensors, mlp, save_tensors
+from graphclust.encoders import GCN, MLP, Autoencoder, ConvNet, load_tensors, mlp, save_tensors
 from graphclust.encoders.sparse import SparseInput
 from graphclust.graph import Graph, InputError, from_adjacency
 from graphclust.methods._blocks import BlockSampler
@@ -198,3 +198,43 @@ def test_rows_in_parts_are_the_rows_as_a_whole(monkeypatch):
         found.append([z.detach(), *(p.grad.clone() for p in net.parameters())])
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(whole, parts)
+
+
+def test_convnet_is_two_convolutions_with_pooling_and_a_linear_layer():
+    net = ConvNet((2, 9, 6), channels=(3, 4), out=5, generator=seeded(0))  # the odd row is left out by the pooling
+    x = torch.randn((2, 2, 9, 6), generator=seeded(1))
+
+    def convolved(image, layer):
+        c, height, width = image.shape
+        padded = torch.zeros(c, height + 2, width + 2)
+        padded[:, 1:-1, 1:-1] = image
+        patches = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # (c, height, width, 3, 3)
+        out = torch.einsum("chwij,ocij->ohw", patches, layer.weight) + layer.bias[:, None, None]
+        return torch.relu(out).unfold(1, 2, 2).unfold(2, 2, 2).amax((-2, -1))
+
+    for image, found in zip(x, net(x), strict=True):
+        h = convolved(convolved(image, net.first), net.second)
+        assert h.shape == (4, 2, 1)
+        torch.testing.assert_close(found, net.last(h.flatten()), atol=1e-5, rtol=1e-4)
+
+
+def test_gcn_spreads_then_adds_the_bias_and_takes_sparse_or_dense_adjacency():
+    net, x = GCN((6, 4, 2), seeded(0)), torch.randn((5, 6), generator=seeded(1))
+    adjacency = torch.rand((5, 5), generator=seeded(2)) * (torch.rand((5, 5), generator=seeded(3)) < 0.5)
+    first, last = net.layers
+    hidden = torch.relu(adjacency @ (x @ first.weight.T) + first.bias)
+    expected = adjacency @ (hidden @ last.weight.T) + last.bias
+    torch.testing.assert_close(net(x, adjacency), expected)
+    torch.testing.assert_close(net(x, adjacency.to_sparse()), expected)
+
+
+@pytest.mark.parametrize("make", [lambda g: ConvNet((1, 8, 8), generator=g), lambda g: GCN((6, 4, 2), g)])
+def test_initial_weights_of_convnet_and_gcn_come_from_the_generator(make):
+    state = torch.random.get_rng_state()
+    one, same, other = (make(seeded(s)) for s in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for a, b, c in zip(one.parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b) and not torch.equal(a, c)
+    if isinstance(one, ConvNet):
+        bound = 1 / math.sqrt(16 * 9)
+        assert 0.95 * bound < one.second.weight.abs().max().item() <= bound

@@ -1,0 +1,117 @@
+"""FedEM and FedRC beyond one E-step: memory, pruning, newcomers, and what sets them apart."""
+
+import math
+
+import pytest
+import torch
+
+from fedclust.algorithms import make_algorithm
+from fedclust.algorithms._mixture import e_step
+from fedclust.algorithms.base import Reports, models
+from fedclust.data.client import ClientData
+from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, deliver
+
+
+@pytest.mark.parametrize("name", ["fedem", "fedrc"])
+def test_two_concepts_are_told_apart(name):
+    loop = Loop(make_algorithm(name, {"n_groups": 2}, TRAINING), concepts(6))
+    weights = loop.run(25)["weights"]
+    assert weights.argmax(1).tolist() in ([0, 1] * 3, [1, 0] * 3) and weights.max(1).values.min() > 0.9
+    for client in concepts(8)[6:]:
+        mine = int(client.id[1:]) % 2
+        assert loop.newcomer(client).argmax() == weights[mine].argmax()
+
+
+def skewed(seed: int) -> list[ClientData]:
+    """One concept; half of the clients hold mostly classes 0 and 1, the others mostly 2 and 3."""
+    classes = ([0, 1, 2, 3, 2, 3, 2, 3], [0, 1, 0, 1, 0, 1, 2, 3])
+    return [ClientData(f"c{i}", blobs(f"c{i}", 40, seed=seed, classes=classes[i % 2]), EMPTY, EMPTY) for i in range(6)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fedrc_keeps_clients_together_that_differ_in_labels_only(seed):
+    apart = {}
+    for name in ("fedrc", "fedem"):
+        algorithm = make_algorithm(name, {"n_groups": 2, "aggregation": "omega"}, TRAINING)
+        w = Loop(algorithm, skewed(seed), seed=seed).run(25)["weights"]
+        apart[name] = float((w[0::2].mean(0) - w[1::2].mean(0)).abs().sum() / 2)  # total variation between the halves
+    assert apart["fedrc"] < 0.1 and apart["fedem"] > 0.4
+
+
+def test_weights_stay_with_the_client_and_are_reported():
+    loop = Loop(make_algorithm("fedrc", {"n_groups": 2}, TRAINING), concepts(4))
+    loop.run(3)
+    for i, memory in enumerate(loop.memory):
+        assert torch.equal(memory["omega"][0], loop.state["weights"][i])
+    before = loop.state["weights"].clone()
+    loop.step([0, 2])
+    assert torch.equal(loop.state["weights"][[1, 3]], before[[1, 3]])
+    assert not torch.equal(loop.state["weights"][[0, 2]], before[[0, 2]])
+
+
+def test_a_weight_of_zero_comes_back():
+    cohort = Loop(make_algorithm("fedrc", training=TRAINING), concepts(1)).cohort(0)
+    costs = torch.tensor([5.0, 0.0])[None, :, None].expand(1, 2, 20)
+    omega, seen = torch.tensor([[1.0, 0.0]]), []
+    for _ in range(30):
+        gamma, omega = e_step(cohort, costs, omega)
+        assert torch.isfinite(gamma).all()
+        seen.append(float(omega[0, 1]))
+    assert seen[0] == pytest.approx(1e-30 * math.exp(5), rel=1e-3) and seen[-1] > 0.99
+
+
+def reported(algorithm, state, omega):
+    """The state after replies with these weights, the models being as they were."""
+    alive = state["alive"].nonzero()[:, 0]
+    sent = {key: t[alive].expand(len(omega), -1, *t.shape[1:]) for key, t in models(state).items()}
+    arrays = {"weights": omega, "counts": torch.ones(len(omega), len(alive), 4)}
+    return algorithm.update(state, Reports(torch.arange(len(omega)), state["n"][: len(omega)], sent, arrays))
+
+
+def test_pruning_drops_a_group_that_has_next_to_nothing():
+    algorithm = make_algorithm("fedrc", {"n_groups": 3, "prune": 0.05}, TRAINING)
+    state = algorithm.start(torch.tensor([10.0, 10.0, 20.0]), MODEL, 0)
+    state = reported(algorithm, state, torch.tensor([[0.6, 0.1, 0.3], [0.5, 0.1, 0.4], [0.5, 0.05, 0.45]]))
+    assert state["alive"].tolist() == [True, True, True], "group 1 has (1 + 1 + 1) / 40 = .075 of all"
+    state = reported(algorithm, state, torch.tensor([[0.6, 0.04, 0.36], [0.5, 0.0, 0.5], [0.45, 0.05, 0.5]]))
+    assert state["alive"].tolist() == [True, False, True], "group 1 has (.4 + 0 + 1) / 40 = .035"
+    torch.testing.assert_close(state["weights"], torch.tensor([[0.625, 0, 0.375], [0.5, 0, 0.5], [9 / 19, 0, 10 / 19]]))
+    payload = algorithm.payload(state, 0)
+    assert payload.groups == [0, 2] and payload.arrays["groups"].tolist() == [0, 2]
+    assert payload.arrays["class_weights"].shape == (2, 4)
+    state = reported(algorithm, state, torch.tensor([[0.99, 0.01]] * 3))
+    assert state["alive"].tolist() == [True, False, False], "the last one always stays"
+    torch.testing.assert_close(state["weights"], torch.tensor([[1.0, 0, 0]] * 3))
+
+
+def test_clients_go_on_with_the_groups_that_are_left():
+    loop = Loop(make_algorithm("fedrc", {"n_groups": 3, "prune": 0.2}, TRAINING), concepts(6))
+    loop.run(25)
+    alive = loop.state["alive"]
+    assert alive.sum() == 2
+    weights = loop.state["weights"]
+    assert (weights[:, ~alive] < 1e-6).all() and weights.argmax(1).tolist()[:2] * 3 == weights.argmax(1).tolist()
+    report = loop.newcomer(concepts(7)[6])
+    assert report.shape == (3,) and report[~alive].sum() == 0 and report.sum().item() == pytest.approx(1)
+
+
+def test_newcomers_repeat_the_e_step_until_it_settles():
+    loop = Loop(make_algorithm("fedrc", {"n_groups": 2}, TRAINING), concepts(6))
+    loop.run(15)
+    client = concepts(8)[7]
+    state, algorithm = loop.state, loop.algorithm
+    found = loop.newcomer(client).double()
+    losses = Loop(algorithm, [client]).cohort(0).losses({k: t[None] for k, t in models(state).items()})[0].double()
+    ratio = torch.exp(-losses) / state["class_weights"].double()[:, client.train.y]
+    omega = torch.full((2,), 0.5, dtype=torch.double)
+    for _ in range(500):
+        joint = omega[:, None] * ratio
+        omega = (joint / joint.sum(0)).mean(1)
+    torch.testing.assert_close(found, omega, atol=5e-3, rtol=0)
+    delivery = deliver(state, algorithm.newcomer(state))
+    assert delivery.phase == "evidence" and "class_weights" in delivery.arrays
+
+
+def test_predictions():
+    assert make_algorithm("fedem").hard is False, "a mixture of probabilities"
+    assert make_algorithm("fedrc").hard is True, "the heaviest model"
