@@ -12,7 +12,7 @@ from fedclust.data.spec import FederationSpec, Unseen
 from graphclust.graph import InputError
 
 
-def digits_3shift(n_clients: int = 30, A: float = 3.0, noise: float = 0.1, seed: int = 0) -> FederationSpec:
+def digits_3shift(n_clients: int = 30, A: float = 3.0, noise: float = 0.05, seed: int = 0) -> FederationSpec:
     """Three concepts, Dirichlet labels (A = total concentration) and 40 % corrupted clients, all independent."""
     kinds = ("noise", 0.25), ("contrast", 0.4), ("blur", 0.6), ("rotate", 20.0)
     variants = (Corruption(), *(Corruption(kind=k, amount=a) for k, a in kinds))

@@ -53,12 +53,14 @@ class Bootstrap(Settings):
 
     Parameters
     ----------
-    pixel_shift : images move by -pixel_shift..pixel_shift pixels along both axes
+    pixel_shift : images move by -pixel_shift..pixel_shift pixels
+    axes : "horizontal", or "both", each by its own draw
     noise : standard deviation of the Gaussian noise added, on the scale [0, 1]
     """
 
     pixel_shift: NonNegativeInt = 1
-    noise: Annotated[float, Field(ge=0)] = 0.1
+    axes: Literal["horizontal", "both"] = "horizontal"
+    noise: Annotated[float, Field(ge=0)] = 0.05
 
 
 class Draw(Settings):
@@ -166,5 +168,6 @@ def vary(x: np.ndarray, bootstrap: Bootstrap | None, rng: np.random.Generator) -
         return x
     if x.ndim != 4:
         return (x + rng.normal(0, bootstrap.noise, x.shape)).astype(np.float32)
-    x = translate(x, bootstrap.pixel_shift, rng) if bootstrap.pixel_shift else x
+    if bootstrap.pixel_shift:
+        x = translate(x, bootstrap.pixel_shift, rng, vertical=bootstrap.axes == "both")
     return np.clip(x + rng.normal(0, bootstrap.noise, x.shape), 0, 1).astype(np.float32)

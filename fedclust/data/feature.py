@@ -76,12 +76,16 @@ def corrupt(x: np.ndarray, corruption: Corruption, rng: np.random.Generator) -> 
     return np.clip(changed, 0, 1) if x.ndim == 4 else changed
 
 
-def translate(x: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Move each image of ``x`` (n, c, h, w) by -most..most pixels along both axes; what comes in is black."""
+def translate(x: np.ndarray, most: int, rng: np.random.Generator, *, vertical: bool) -> np.ndarray:
+    """Move each image of ``x`` (n, c, h, w) by -most..most pixels sideways, and up or down too if ``vertical``.
+
+    What comes in is black.
+    """
     n, _, h, w = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (most, most), (most, most)))
-    rows = rng.integers(0, 2 * most + 1, n)[:, None] + np.arange(h)
     columns = rng.integers(0, 2 * most + 1, n)[:, None] + np.arange(w)
+    down = rng.integers(0, 2 * most + 1, n) if vertical else np.full(n, most)
+    rows = down[:, None] + np.arange(h)
     return padded[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
 
 
