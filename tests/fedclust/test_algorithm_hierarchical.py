@@ -244,8 +244,8 @@ def test_fine_tuning_happens_in_the_final_evaluation_only():
 def test_min_size_leaves_no_small_group():
     sizes = {}
     for least in (1, 3):
-        algorithm = make_algorithm("hierarchical", {"warmup": 6, "cut": "k", "n_groups": 3, "min_size": least}, TRAINING)
-        loop = Loop(algorithm, concepts(7, n_concepts=3))  # groups of 3, 2 and 2
+        settings = {"warmup": 6, "cut": "k", "n_groups": 3, "min_size": least}
+        loop = Loop(make_algorithm("hierarchical", settings, TRAINING), concepts(7, n_concepts=3))  # sizes 3, 2, 2
         sizes[least] = sorted(loop.run(8)["weights"].sum(0).tolist())
     assert sizes[1] == [2, 2, 3] and min(sizes[3]) >= 3
 
