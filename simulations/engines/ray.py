@@ -174,29 +174,39 @@ def _run(home: Path, variables: dict[str, str], address: str, nodes: int, cpus: 
 
 
 class _Watch:
-    """Tells a monitor of the rounds that the server's checkpoints show."""
+    """Tells a monitor of the rounds that the server's checkpoints and results show."""
 
     def __init__(self, folder: Path, configs: Sequence[FederationConfig], monitor: Monitor) -> None:
         self._folder, self._configs, self._monitor = folder, configs, monitor
-        self._job, self._told = -1, 0
+        self._job, self._told = 0, -1
 
     def look(self) -> None:
         """Tell what is new."""
-        for job, config in enumerate(self._configs):
-            file = self._folder / f"checkpoint-{job}.safetensors"
-            try:
-                held = Checkpoint.load(file, config.fingerprint()) if job >= self._job else None
-            except InputError:  # removed between two looks
-                held = None
-            if held is None:
-                continue
-            if job > self._job:
-                self._job, self._told = job, 0
-                self._monitor.start(config.rounds + config.make().preparation_rounds(len(held.ids)), config.name)
-            for row in held.history.rounds[self._told:]:
-                values = {name: value for name, value in row["mean"].items() if value is not None}
-                self._monitor.step(self._told, values)
-                self._told += 1
+        while self._job < len(self._configs):
+            result = self._folder / f"result-{self._job}.safetensors"
+            if finished := result.exists():
+                self._tell(FederationResult.load(result))
+            elif held := self._checkpoint():
+                self._tell(held)
+            if not finished:
+                return
+            self._job, self._told = self._job + 1, -1
+
+    def _checkpoint(self) -> Checkpoint | None:
+        file = self._folder / f"checkpoint-{self._job}.safetensors"
+        try:
+            return Checkpoint.load(file, self._configs[self._job].fingerprint())
+        except FileNotFoundError:  # the run has ended meanwhile
+            return None
+
+    def _tell(self, held: Checkpoint | FederationResult) -> None:
+        if self._told < 0:
+            config, self._told = self._configs[self._job], 0
+            self._monitor.start(config.rounds + config.make().preparation_rounds(len(held.ids)), config.name)
+        for row in held.history.rounds[self._told:]:
+            values = {name: value for name, value in row["mean"].items() if value is not None}
+            self._monitor.step(self._told, values)
+            self._told += 1
 
 
 def _tail(home: Path) -> str:

@@ -1,0 +1,103 @@
+"""`flwr run` of simulations/flower_app: the same result as in this process, and nothing left behind."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from fedclust.algorithms import algorithm_names
+from fedclust.flwr_compat import environment
+from graphclust.graph import InputError
+from simulations.engines import get_engine, ray
+from tests.simulations.test_inprocess import tiny
+
+SETTINGS = {"oracle": {"true_groups": (0, 1, 0, 1)}}
+
+
+def config(name):
+    return tiny(name, settings=SETTINGS.get(name, {}), rounds=2, fraction=0.75)
+
+
+def left_behind():
+    folders = {str(p) for p in Path(tempfile.gettempdir()).glob("fedclust-*")}
+    words = ("flower-superlink", "flower-superexec", "flwr-simulation", "raylet", "gcs_server")
+    processes = {p.pid for p in psutil.process_iter(["cmdline"])
+                 if any(word in part for part in (p.info["cmdline"] or [])[:3] for word in words)}
+    return folders | processes
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Every algorithm in one `flwr run`: one start of Ray serves them all."""
+    before, names, told = left_behind(), algorithm_names(), []
+
+    class Watch:
+        checkpoint = None
+
+        def start(self, total, what):
+            told.append((total, what))
+
+        def step(self, step, values, labels=None):
+            told.append(step)
+
+    results = ray.simulate_all([config(name) for name in names], monitor=Watch())
+    return dict(zip(names, results, strict=True)), left_behind() - before, told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", algorithm_names())
+def test_the_two_engines_give_the_same_result(runs, name):
+    through_ray, here = runs[0][name], get_engine("inprocess")(config(name))
+    assert through_ray.ids == here.ids and through_ray.traffic == here.traffic
+    assert through_ray.state.keys() == here.state.keys()
+    for key, t in here.state.items():
+        assert torch.allclose(through_ray.state[key].double(), t.double(), atol=1e-6, equal_nan=True), key
+    for a, b in ((through_ray.clients, here.clients), (through_ray.unseen, here.unseen)):
+        assert [r["accuracy"] for r in a] == pytest.approx([r["accuracy"] for r in b])
+    assert [r["participants"] for r in through_ray.history.rounds] == [r["participants"] for r in here.history.rounds]
+
+
+@pytest.mark.slow
+def test_nothing_is_left_behind_and_the_rounds_are_told(runs):
+    _, left, told = runs
+    assert left == set()
+    assert told == [what for name in algorithm_names() for what in ((2, name), 0, 1)]
+
+
+@pytest.mark.slow
+def test_what_the_server_refuses_arrives_here():
+    before = left_behind()
+    with pytest.raises(InputError, match=r"n_groups = 9 of ifca: there are 4 clients"):
+        get_engine("ray")(tiny("ifca", settings={"n_groups": 9}))
+    assert left_behind() == before
+
+
+def test_without_ray_the_engine_says_what_to_install(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else real(name, *rest))
+    with pytest.raises(InputError, match=r"pip install 'graphclust\[ray\]'"):
+        get_engine("ray")(tiny())
+
+
+def test_configs_with_unlike_numbers_of_clients_are_refused():
+    other = tiny().federation.model_copy(update={"n_clients": 3})
+    with pytest.raises(InputError, match=r"\[4, 5\] clients"):
+        ray.simulate_all([tiny(), tiny(federation=other)])
+
+
+@pytest.mark.slow
+def test_the_app_packs_itself_only(tmp_path):
+    """A copy of fedclust in the package would hide the installed one."""
+    app = shutil.copytree(ray.APP, tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([Path(sys.executable).parent / "flwr", "build"], cwd=app, check=True, capture_output=True,
+                   env={**os.environ, **environment(tmp_path / "home")})
+    fab = next(app.glob("*.fab"))
+    assert {n for n in zipfile.ZipFile(fab).namelist() if n.endswith(".py")} == {"apps.py"}
