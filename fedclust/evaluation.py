@@ -44,6 +44,8 @@ METRICS: dict[str, Metric] = {
     "largest_group": Metric("largest", False, "share of the clients in the largest group"),
     "unassigned": Metric("unassigned", False, "share of the clients without a group"),
     "rounds_to_95": Metric("rounds to 95 %", False, "rounds until the mean reaches 95 % of its last value"),
+    "rounds_to_local": Metric("rounds to Local", False, "rounds until the mean reaches the last of Local"),
+    "rounds_to_fedavg": Metric("rounds to FedAvg", False, "rounds until the mean reaches the last of FedAvg"),
     "best_validation_round": Metric("best round", False, "rounds at which the mean validation accuracy is largest"),
     "best_validation": Metric("best val.", True, "mean test accuracy at that round: not the result, the last round is"),
 }
@@ -175,12 +177,12 @@ def evaluate(outcome: Outcome) -> dict[str, float]:
     return metrics
 
 
-def compare(outcome: Outcome, reference: Outcome, suffix: str = "") -> dict[str, float]:
-    """IPR and RSD of a run against a reference run, client by client by id; names end in ``suffix``.
+def compare(outcome: Outcome, reference: Outcome) -> dict[str, float]:
+    """A run against a reference run of the same clients, matched by id.
 
-    Also ``rounds_to_reference``: rounds until the mean reaches the reference's last.
+    ``ipr`` and ``rsd`` as in :func:`gains`; ``rounds_to``: rounds until the mean reaches the reference's last.
     """
     theirs = outcome.clients["id"].map(reference.clients.set_index("id")["accuracy"]).to_numpy(dtype=float)
     values = gains(outcome.clients["accuracy"].to_numpy(dtype=float), theirs)
-    values["rounds_to_reference"] = rounds_to(mean_curve(outcome.accuracy), spread(reference.accuracy[-1])["local"])
-    return {f"{name}{suffix}": value for name, value in values.items()}
+    target = spread(reference.accuracy[-1])["local"]
+    return {**values, "rounds_to": rounds_to(mean_curve(outcome.accuracy), target)}

@@ -1,0 +1,114 @@
+"""The report over many federated runs: one self-contained HTML page, and its tables as markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table as RichTable
+
+from fedclust.algorithms import get_algorithm
+from fedclust.config import FederationConfig
+from fedclust.report.pictures import pictures
+from fedclust.report.runs import Pairs, Run, collect
+from fedclust.report.tables import (
+    CONTESTED,
+    NARROW,
+    NOTE,
+    contest,
+    frame,
+    groups_table,
+    higher_is_better,
+    main_table,
+    newcomers_table,
+    numbers,
+    ordered,
+    rounds_table,
+    tables,
+)
+from graphclust.runs import layout
+from graphclust.runs.comparison import best_table, comparison, rank_table
+from graphclust.runs.page import appendix, render, troubles, write_files
+
+__all__ = ["collect", "frame", "rows", "terminal_tables", "write_report"]
+
+# what rows are compared and ranked by
+LEAD = "local"
+
+
+def write_report(pairs: Pairs, out_dir: Path, title: str) -> Path:
+    """Write ``report.html``, ``table.md``, ``table.tex`` and ``table.csv`` into ``out_dir``.
+
+    Parameters
+    ----------
+    pairs : runs with their folders, as :meth:`graphclust.runs.store.RunStore.records` gives them; at least one
+    out_dir : created if it does not exist; files of an earlier report are replaced
+    title : heading of the page
+
+    Returns
+    -------
+    Path of report.html
+    """
+    runs = collect(pairs)
+    df = frame(runs)
+    competing = contest(df)
+    page = render(
+        "federation.html.j2", package=__package__, df=df, title=title, note=NOTE,
+        words={"data": "scenario", "method": "algorithm"},
+        best=best_table(competing, CONTESTED, higher_is_better, place="scenario"),
+        ranks=rank_table(competing, LEAD, "local", True),
+        sections=[section(df[df["data"] == data], [r for r in runs if r.data == data]) for data in df["data"].unique()],
+        appendix=appendix([(r.data, r.name, command(r.config), r.record) for r in runs]),
+    )
+    return write_files(out_dir, page, list(tables(df)), NOTE, layout.to_csv(df, numbers(df)))
+
+
+def terminal_tables(pairs: Pairs) -> list[RichTable]:
+    """The main table of each scenario for a terminal."""
+    return layout.terminal_tables(tables(frame(collect(pairs))), NARROW)
+
+
+def rows(pairs: Pairs) -> list[dict[str, Any]]:
+    """One row per run for ``--json``, with IPR, RSD and the like where the reference runs are among ``pairs``."""
+    pairs = list(pairs)
+    folders = {r.id: d.path for d, r in pairs}
+    return [run.record.model_copy(update={"metrics": run.values}).row(folders[run.record.id]) for run in collect(pairs)]
+
+
+def section(df: pd.DataFrame, runs: Sequence[Run]) -> dict[str, Any]:
+    """Everything the page says about one scenario."""
+    return {
+        "table": main_table(df), "groups": groups_table(df), "rounds": rounds_table(df),
+        "newcomers": newcomers_table(df), "metric": "client accuracy",
+        "comparison": comparison(contest(df), LEAD, True), "pictures": pictures(runs, ordered(df)),
+        **troubles([(r.name, r.record) for r in runs]),
+    }
+
+
+def command(config: FederationConfig) -> str:
+    """The command line that repeats the run of ``config`` and of the seeds before it."""
+    words = ["fedclust", "simulate", config.algorithm, "--scenario", config.scenario]
+    words += ["--seeds", str(config.seed + 1), "--rounds", str(config.rounds)]
+    if config.engine != "inprocess":
+        words += ["--engine", config.engine]
+    fields = get_algorithm(config.algorithm).model_fields
+    for key, value in config.settings.items():
+        if key != "true_groups" and value != fields[key].get_default(call_default_factory=True):
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    plain = _plain(FederationConfig(algorithm=config.algorithm, federation=config.federation))
+    for key, value in _plain(config).items():
+        if value != plain[key]:
+            words += ["--with", f"{key}={json.dumps(value)}"]
+    return shlex.join(words)
+
+
+def _plain(config: FederationConfig) -> dict[str, Any]:
+    """The fields that ``--with`` sets, nested ones dotted."""
+    named = {"algorithm", "settings", "scenario", "federation", "seed", "rounds", "engine", "label"}
+    body = config.model_dump(mode="json", exclude=named)
+    nested = {f"{key}.{k}": v for key, value in body.items() if isinstance(value, dict) for k, v in value.items()}
+    return {**{key: value for key, value in body.items() if not isinstance(value, dict)}, **nested}
