@@ -320,6 +320,14 @@ def test_paper_config_is_valid_and_names_every_setting(name):
         assert all(0 < v < 1 for v in entry.get("published", {}).values())
 
 
+def test_the_ensemble_setting_differs_from_the_defaults_in_the_number_of_networks_alone():
+    config = yaml.safe_load((ROOT / "configs/graph/pamc/ensemble.yaml").read_text())
+    assert config["method"] == "pamc"
+    assert config["params"] == {"networks": 3}
+    get_method("pamc")(3, **config["params"])._validate_params()
+    assert config["params"]["networks"] > get_method("pamc")().networks
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_defaults_solve_an_easy_graph_and_stop_by_themselves(name, planted):
     graph, y = planted
