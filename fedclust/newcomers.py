@@ -74,9 +74,9 @@ def meet_newcomers(
         found.weights = torch.cat([found.weights, of_client])
         metrics = cast(MetricRecord, measured[client]["metrics"]) if client in measured else None
         for j, (m, draw) in enumerate(some):
-            row = {"client": client, "shots": None if m == ALL else m, "draw": draw, "labels_used": m != 0,
-                   "accuracy": None, "loss": None, "undetermined": bool(of_client[j].isnan().any()),
-                   "error": failures.get(client)}
+            row: dict[str, Any] = {"client": client, "shots": None if m == ALL else m, "draw": draw,
+                                   "labels_used": m != 0, "accuracy": None, "loss": None,
+                                   "undetermined": bool(of_client[j].isnan().any()), "error": failures.get(client)}
             if metrics is not None and not row["undetermined"]:
                 at = int(distinct[client][2][j])
                 row |= {name: cast(list[float], metrics[name])[at] for name in ("accuracy", "loss")}

@@ -107,8 +107,8 @@ class InProcessGrid(Grid):
         for key, t in memories.items():
             node, record, name = key.split("/", 2)
             records.setdefault((int(node), record), {})[name] = t
-        for (node, record), tensors in records.items():
-            self._contexts[node].state[record] = pack(tensors)
+        for (at, record), tensors in records.items():
+            self._contexts[at].state[record] = pack(tensors)
 
     def set_run(self, run: Any) -> None:
         """Nothing to do: there is one run."""
