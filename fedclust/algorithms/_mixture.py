@@ -33,7 +33,12 @@ E_STEPS, SETTLED = 50, 1e-3
 class Mixture(FederatedAlgorithm):
     """gamma_ijk = softmax_k(ln omega_ik - cost_ijk); omega_ik = mean_j gamma_ijk; SGD with gamma as weights.
 
-    The costs are the subclass's. A client keeps its omega in its memory, over all K groups.
+    The costs are the subclass's. A client keeps its omega in its memory, over all groups of all starts.
+
+    EM finds a local optimum, and which one is decided by the initial models: two concepts in one group, and one torn
+    between two, is a stable state. So, as for k-means, several starts are tried and the likelihood, which sees no
+    truth, chooses: sum_ij ln sum_k omega_ik exp(-cost_ijk). While they run, a client is sent and sends ``restarts`` times K
+    models. Groups are numbered through: start s has groups s K to s K + K - 1.
     """
 
     sends: ClassVar[str] = "K models and its weights"
@@ -43,28 +48,42 @@ class Mixture(FederatedAlgorithm):
     """Weight of client i in the mean of model k: n_i omega_ik, or n_i as in the authors' code."""
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Groups with at most this share of sum_ijk gamma are left out from then on; 0: never."""
+    restarts: Annotated[int, Field(ge=1)] = 3
+    """Starts, each with K models of its own, that run side by side until one is chosen; 1: the papers' single start."""
+    trial_rounds: Annotated[int, Field(ge=1)] = 15
+    """Rounds until the start with the largest likelihood goes on alone."""
 
     @abstractmethod
     def costs(self, cohort: Cohort, delivery: Delivery) -> Tensor:
         """What a sample costs under each delivered model, (B, k, n_max)."""
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
-        """K models from K streams, omega = 1/K."""
-        k = self.n_groups
-        return with_models({}, initial_models(model, seed, k), weights=torch.full((len(n_samples), k), 1 / k),
-                           n=n_samples.float(), alive=torch.ones(k, dtype=torch.bool))
+        """K models of every start, each from its own stream, omega = 1/K; the first start leads."""
+        k, starts = self.n_groups, self.starts
+        omega = torch.full((len(n_samples), starts * k), 1 / k)
+        return with_models({}, initial_models(model, seed, starts * k), omega=omega, weights=_only(omega, 0, starts),
+                           n=n_samples.float(), alive=torch.ones(starts * k, dtype=torch.bool),
+                           starts=torch.tensor(starts), best=torch.tensor(0))
+
+    @property
+    def starts(self) -> int:
+        """How many starts there are; a single group needs no second one."""
+        return self.restarts if self.n_groups > 1 else 1
 
     def payload(self, state: State, client: int) -> Payload:
-        """The models that are not pruned."""
+        """The models that are not pruned, of all starts or of the one that was chosen."""
         alive = living(state)
-        return Payload(alive.tolist(), {"groups": alive})
+        return Payload(alive.tolist(), {"groups": alive, **{name: state[name] for name in ("starts", "best")}})
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """E-step with the old omega, then every model on its soft share of the samples."""
-        gamma, omega = e_step(cohort, self.costs(cohort, delivery), self._held(cohort, delivery))
+        costs, held, starts = self.costs(cohort, delivery), self._held(cohort, delivery), n_starts(delivery)
+        gamma, omega = e_step(cohort, costs, held, starts)
         cohort.memory["omega"] = self._everywhere(omega, delivery)
         trained = cohort.train(delivery.models, self.training, sample_weight=gamma)
-        return Report(trained, {"weights": omega, **self.statistics(cohort, gamma)})
+        trial = {"omega": omega, "likelihood": likelihood(cohort, costs, held, starts)} if starts > 1 else {}
+        weights = _only(omega, int(delivery.arrays["best"][0]), starts)
+        return Report(trained, {"weights": weights, **trial, **self.statistics(cohort, gamma)})
 
     def statistics(self, cohort: Cohort, gamma: Tensor) -> dict[str, Tensor]:
         """What else is reported."""
@@ -72,26 +91,35 @@ class Mixture(FederatedAlgorithm):
 
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The delivered models under the clients' omega; without one, E-steps on the training samples find it."""
-        omega = self._held(cohort, delivery)
+        omega, starts = self._held(cohort, delivery), n_starts(delivery)
         if "omega" not in cohort.memory:
             costs = self.costs(cohort, delivery)
             for _ in range(E_STEPS):
-                old, (_, omega) = omega, e_step(cohort, costs, omega)
+                old, (_, omega) = omega, e_step(cohort, costs, omega, starts)
                 if float((omega - old).abs().sum(1).max()) < SETTLED:
                     break
-        return delivery.models, omega
+        return delivery.models, _only(omega, int(delivery.arrays["best"][0]), starts)
 
     def update(self, state: State, reports: Reports) -> State:
         """M-step on the server: the models, and the weights as reported."""
-        alive, omega = living(state), reports.arrays["weights"]
+        alive, omega = living(state), reports.arrays.get("omega", reports.arrays["weights"])
         share = reports.n[:, None] * (omega if self.aggregation == "omega" else torch.ones_like(omega))
         old = models(state)
         means = group_means(reports.models, share, {name: t[alive] for name, t in old.items()})
-        weights = state["weights"].clone()
-        weights[reports.clients] = torch.zeros(len(omega), self.n_groups).index_copy(1, alive, omega)
+        known = state["omega"].clone()
+        known[reports.clients] = torch.zeros(len(omega), known.shape[1]).index_copy(1, alive, omega)
         new = {name: t.index_copy(0, alive, means[name]) for name, t in old.items()}
-        state = with_models(state, new, weights=weights)
-        return self._pruned(state) if self.prune else state
+        starts = int(state["starts"])
+        best = reports.arrays["likelihood"].sum(0).argmax() if starts > 1 else state["best"]
+        state = with_models(state, new, omega=known, best=best, weights=_only(known, int(best), starts))
+        if starts > 1 and int(state["round"]) + 1 >= self.trial_rounds:
+            state = self._chosen(state)
+        return self._pruned(state) if self.prune and int(state["starts"]) == 1 else state
+
+    def _chosen(self, state: State) -> State:
+        """The leading start goes on alone: the groups of the others are dead."""
+        alive = _only(state["alive"][None], int(state["best"]), int(state["starts"]))[0]
+        return {**state, "alive": alive, "omega": state["weights"], "starts": torch.tensor(1), "best": torch.tensor(0)}
 
     def _pruned(self, state: State) -> State:
         """Groups with next to no sample of all clients leave; n_i omega_ik = sum_j gamma_ijk."""
@@ -99,7 +127,8 @@ class Mixture(FederatedAlgorithm):
         keep = state["alive"] & (mass > self.prune * mass.sum())
         keep[mass.argmax()] = True
         weights = state["weights"].clamp_min(FLOOR) * keep
-        return {**state, "alive": keep, "weights": weights / weights.sum(1, keepdim=True)}
+        weights = weights / weights.sum(1, keepdim=True)
+        return {**state, "alive": keep, "weights": weights, "omega": weights}
 
     def newcomer(self, state: State) -> Payload:
         """The same as in training."""
@@ -112,16 +141,16 @@ class Mixture(FederatedAlgorithm):
         return Report(arrays={"weights": self._everywhere(self.local_predictor(cohort, delivery)[1], delivery)})
 
     def _held(self, cohort: Cohort, delivery: Delivery) -> Tensor:
-        """omega (B, k) of the delivered groups from the clients' memory; at first uniform."""
-        groups = delivery.arrays["groups"]
+        """omega (B, k) of the delivered groups from the clients' memory, sum 1 in each start; at first uniform."""
+        groups, starts = delivery.arrays["groups"], n_starts(delivery)
         if "omega" not in cohort.memory:
-            return torch.full(groups.shape, 1 / groups.shape[1])
-        held = cohort.memory["omega"].gather(1, groups).clamp_min(FLOOR)
-        return held / held.sum(1, keepdim=True)
+            return torch.full(groups.shape, starts / groups.shape[1])
+        held = cohort.memory["omega"].gather(1, groups).clamp_min(FLOOR).unflatten(1, (starts, -1))
+        return (held / held.sum(2, keepdim=True)).flatten(1)
 
     def _everywhere(self, omega: Tensor, delivery: Delivery) -> Tensor:
-        """omega over all K groups, 0 for those that were not delivered."""
-        return torch.zeros(len(omega), self.n_groups).scatter(1, delivery.arrays["groups"], omega)
+        """omega over all groups of all starts, 0 for those that were not delivered."""
+        return torch.zeros(len(omega), self.starts * self.n_groups).scatter(1, delivery.arrays["groups"], omega)
 
 
 def living(state: State) -> Tensor:
@@ -129,7 +158,29 @@ def living(state: State) -> Tensor:
     return state["alive"].nonzero()[:, 0]
 
 
-def e_step(cohort: Cohort, costs: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
-    """gamma (B, k, n_max) = softmax_k(ln omega_ik - cost_ijk), 0 where padded, and its mean over the samples (B, k)."""
-    gamma = torch.softmax(omega.clamp_min(FLOOR).log()[..., None] - costs, dim=1) * cohort.mask[:, None]
+def n_starts(delivery: Delivery) -> int:
+    """Starts whose models were delivered."""
+    return int(delivery.arrays["starts"][0])
+
+
+def e_step(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int = 1) -> tuple[Tensor, Tensor]:
+    """gamma (B, k, n_max) = softmax_k(ln omega_ik - cost_ijk), 0 where padded, and its mean over the samples (B, k).
+
+    With several starts the k groups are theirs in turn, and the softmax goes over the groups of one start.
+    """
+    joint = (omega.clamp_min(FLOOR).log()[..., None] - costs).unflatten(1, (starts, -1))
+    gamma = torch.softmax(joint, dim=2).flatten(1, 2) * cohort.mask[:, None]
     return gamma, gamma.sum(-1) / cohort.n[:, None]
+
+
+def likelihood(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int) -> Tensor:
+    """sum_j ln sum_k omega_ik exp(-cost_ijk) of each start, (B, starts)."""
+    joint = (omega.clamp_min(FLOOR).log()[..., None] - costs).unflatten(1, (starts, -1))
+    return (joint.logsumexp(2) * cohort.mask[:, None]).sum(-1)
+
+
+def _only(values: Tensor, start: int, starts: int) -> Tensor:
+    """``values`` (n, k) with zeros in the groups of all starts but one."""
+    kept = torch.zeros_like(values).unflatten(1, (starts, -1))
+    kept[:, start] = values.unflatten(1, (starts, -1))[:, start]
+    return kept.flatten(1)

@@ -33,8 +33,8 @@ class FedRC(Mixture):
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """As every mixture; c is constant, so that it cancels."""
-        c = model.n_classes
-        return {**super().start(n_samples, model, seed), "class_weights": torch.full((self.n_groups, c), 1 / c)}
+        c, state = model.n_classes, super().start(n_samples, model, seed)
+        return {**state, "class_weights": torch.full((len(state["alive"]), c), 1 / c)}
 
     def payload(self, state: State, client: int) -> Payload:
         """The models that are not pruned, and their c_k."""

@@ -14,7 +14,7 @@ from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, d
 
 @pytest.mark.parametrize("name", ["fedem", "fedrc"])
 def test_two_concepts_are_told_apart(name):
-    loop = Loop(make_algorithm(name, {"n_groups": 2}, TRAINING), concepts(6))
+    loop = Loop(make_algorithm(name, {"restarts": 1, "n_groups": 2}, TRAINING), concepts(6))
     weights = loop.run(25)["weights"]
     assert weights.argmax(1).tolist() in ([0, 1] * 3, [1, 0] * 3) and weights.max(1).values.min() > 0.9
     for client in concepts(8)[6:]:
@@ -32,14 +32,14 @@ def skewed(seed: int) -> list[ClientData]:
 def test_fedrc_keeps_clients_together_that_differ_in_labels_only(seed):
     apart = {}
     for name in ("fedrc", "fedem"):
-        algorithm = make_algorithm(name, {"n_groups": 2, "aggregation": "omega"}, TRAINING)
+        algorithm = make_algorithm(name, {"restarts": 1, "n_groups": 2, "aggregation": "omega"}, TRAINING)
         w = Loop(algorithm, skewed(seed), seed=seed).run(25)["weights"]
         apart[name] = float((w[0::2].mean(0) - w[1::2].mean(0)).abs().sum() / 2)  # total variation between the halves
     assert apart["fedrc"] < 0.1 and apart["fedem"] > 0.4
 
 
 def test_weights_stay_with_the_client_and_are_reported():
-    loop = Loop(make_algorithm("fedrc", {"n_groups": 2}, TRAINING), concepts(4))
+    loop = Loop(make_algorithm("fedrc", {"restarts": 1, "n_groups": 2}, TRAINING), concepts(4))
     loop.run(3)
     for i, memory in enumerate(loop.memory):
         assert torch.equal(memory["omega"][0], loop.state["weights"][i])
@@ -50,7 +50,7 @@ def test_weights_stay_with_the_client_and_are_reported():
 
 
 def test_a_weight_of_zero_comes_back():
-    cohort = Loop(make_algorithm("fedrc", training=TRAINING), concepts(1)).cohort(0)
+    cohort = Loop(make_algorithm("fedrc", {"restarts": 1}, TRAINING), concepts(1)).cohort(0)
     costs = torch.tensor([5.0, 0.0])[None, :, None].expand(1, 2, 20)
     omega, seen = torch.tensor([[1.0, 0.0]]), []
     for _ in range(30):
@@ -69,7 +69,7 @@ def reported(algorithm, state, omega):
 
 
 def test_pruning_drops_a_group_that_has_next_to_nothing():
-    algorithm = make_algorithm("fedrc", {"n_groups": 3, "prune": 0.05}, TRAINING)
+    algorithm = make_algorithm("fedrc", {"restarts": 1, "n_groups": 3, "prune": 0.05}, TRAINING)
     state = algorithm.start(torch.tensor([10.0, 10.0, 20.0]), MODEL, 0)
     state = reported(algorithm, state, torch.tensor([[0.6, 0.1, 0.3], [0.5, 0.1, 0.4], [0.5, 0.05, 0.45]]))
     assert state["alive"].tolist() == [True, True, True], "group 1 has (1 + 1 + 1) / 40 = .075 of all"
@@ -85,7 +85,7 @@ def test_pruning_drops_a_group_that_has_next_to_nothing():
 
 
 def test_clients_go_on_with_the_groups_that_are_left():
-    loop = Loop(make_algorithm("fedrc", {"n_groups": 3, "prune": 0.2}, TRAINING), concepts(6))
+    loop = Loop(make_algorithm("fedrc", {"restarts": 1, "n_groups": 3, "prune": 0.2}, TRAINING), concepts(6))
     loop.run(25)
     alive = loop.state["alive"]
     assert alive.sum() == 2
@@ -96,7 +96,7 @@ def test_clients_go_on_with_the_groups_that_are_left():
 
 
 def test_newcomers_repeat_the_e_step_until_it_settles():
-    loop = Loop(make_algorithm("fedrc", {"n_groups": 2}, TRAINING), concepts(6))
+    loop = Loop(make_algorithm("fedrc", {"restarts": 1, "n_groups": 2}, TRAINING), concepts(6))
     loop.run(15)
     client = concepts(8)[7]
     state, algorithm = loop.state, loop.algorithm
@@ -115,3 +115,45 @@ def test_newcomers_repeat_the_e_step_until_it_settles():
 def test_predictions():
     assert make_algorithm("fedem").hard is False, "a mixture of probabilities"
     assert make_algorithm("fedrc").hard is True, "the heaviest model"
+
+
+@pytest.mark.parametrize("name", ["fedem", "fedrc"])
+def test_of_several_starts_the_likeliest_goes_on(name):
+    algorithm = make_algorithm(name, {"n_groups": 2, "restarts": 3, "trial_rounds": 4}, TRAINING)
+    loop = Loop(algorithm, concepts(6))
+    singles = []
+    for s in range(3):  # each start alone, from the same models
+        alone = Loop(make_algorithm(name, {"n_groups": 2, "restarts": 1}, TRAINING), concepts(6))
+        mine = {key: t[2 * s: 2 * s + 2] for key, t in models(loop.state).items()}
+        alone.states[-1] = {**alone.state, **{f"model/{key}": t for key, t in mine.items()}}
+        alone.run(4)
+        singles.append(alone)
+    for _ in range(3):
+        loop.step()
+        assert loop.state["alive"].all() and loop.state["weights"].sum(1).allclose(torch.ones(6))
+    loop.step()
+    best = int(loop.state["alive"].nonzero()[0, 0]) // 2
+    assert loop.state["alive"].tolist() == [k // 2 == best for k in range(6)]
+    groups = slice(2 * best, 2 * best + 2)
+    for key, t in models(loop.state).items():
+        torch.testing.assert_close(t[groups], models(singles[best].state)[key])
+    torch.testing.assert_close(loop.state["weights"][:, groups], singles[best].state["weights"])
+    fits = [sum(float(fit(single, i)) for i in range(6)) for single in singles]
+    assert best == max(range(3), key=fits.__getitem__)
+    loop.run(2)
+    assert loop.state["weights"][:, groups].sum(1).allclose(torch.ones(6))
+    assert algorithm.payload(loop.state, 0).groups == [2 * best, 2 * best + 1]
+
+
+def fit(loop, client):
+    """The log-likelihood of a client in the last round that ran, by loops over samples and groups."""
+    before = loop.states[-2]
+    cohort = loop.cohort(client)
+    costs = loop.algorithm.costs(cohort, deliver(before, loop.algorithm.payload(before, client)))[0]
+    omega = before["weights"][client]
+    return sum(math.log(sum(float(omega[k] * torch.exp(-costs[k, j])) for k in range(2))) for j in range(costs.shape[1]))
+
+
+def test_one_group_needs_no_second_start():
+    state = make_algorithm("fedrc", {"n_groups": 1, "restarts": 3}).start(torch.ones(2), MODEL, 0)
+    assert len(state["alive"]) == 1

@@ -20,7 +20,7 @@ K, C = 3, 4
 def mixture_after(name: str, omega: torch.Tensor | None, class_weights: torch.Tensor):
     """One local step of two clients of unlike size in one cohort, from group models that are far from alike."""
     clients = [ClientData(f"c{i}", blobs(f"c{i}", n), EMPTY, EMPTY) for i, n in enumerate((5, 9))]
-    algorithm = make_algorithm(name, {"n_groups": K}, TRAINING)
+    algorithm = make_algorithm(name, {"n_groups": K, "restarts": 1}, TRAINING)
     state = algorithm.start(torch.tensor([5.0, 9.0]), MODEL, seed=3)
     for key in models(state):
         state[f"model/{key}"] = 4 * state[f"model/{key}"]
@@ -82,7 +82,7 @@ def test_mixtures_e_step(name, first):
 
 @pytest.mark.parametrize(("name", "aggregation"), list(itertools.product(["fedrc", "fedem"], ["n", "omega"])))
 def test_mixtures_aggregation(name, aggregation):
-    algorithm = make_algorithm(name, {"n_groups": 2, "aggregation": aggregation}, TRAINING)
+    algorithm = make_algorithm(name, {"n_groups": 2, "aggregation": aggregation, "restarts": 1}, TRAINING)
     state = algorithm.start(torch.tensor([1.0, 2.0, 4.0]), MODEL, 0)
     sent = {key: torch.randn(3, 2, *t.shape[1:], generator=torch.Generator().manual_seed(1))
             for key, t in models(state).items()}
