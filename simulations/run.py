@@ -81,23 +81,26 @@ def _account(record: FederationRecord, result: FederationResult) -> None:
     record.left_out = sum(len(r["failures"]) for r in rounds)
 
 
-def summary(
-    pairs: list[tuple[RunDir[FederationRecord], FederationRecord]], folder: Path, page: Path
-) -> dict[str, Any]:
-    """What ``fedclust simulate --json`` prints: means over the finished seeds, and every run."""
-    first = pairs[0][1].config
-    done = [r for _, r in pairs if r.status == "finished"]
+def summary(config: FederationConfig, rows: list[dict[str, Any]], folder: Path, page: Path) -> dict[str, Any]:
+    """What ``fedclust simulate --json`` prints: means over the finished seeds, and every run.
+
+    Parameters
+    ----------
+    config : of one of the runs
+    rows : the runs of one algorithm, as :func:`fedclust.report.rows` gives them
+    folder, page : where everything is
+    """
+    done = [row for row in rows if row["status"] == "finished"]
 
     def mean(values: list[float | None]) -> float | None:
         known = [v for v in values if v is not None and v == v]
         return sum(known) / len(known) if known else None
 
-    names = sorted({name for r in done for name in r.metrics})
+    names = sorted({name for row in done for name in row["metrics"]})
+    costs = {key: mean([row[key] for row in done]) for key in ("bytes_up", "bytes_down", "seconds_per_round")}
     return {
-        "algorithm": first.name, "scenario": first.scenario, "seeds": [r.config.seed for _, r in pairs],
-        "rounds": first.rounds, "engine": first.engine,
-        "metrics": {name: mean([r.metrics.get(name) for r in done]) for name in names},
-        "runs": [r.row(d.path) for d, r in pairs],
-        "bytes_up": mean([r.bytes_up for r in done]), "bytes_down": mean([r.bytes_down for r in done]),
-        "seconds_per_round": mean([r.seconds_per_round for r in done]), "run_dir": str(folder), "report": str(page),
+        "algorithm": config.name, "scenario": config.scenario, "seeds": [row["seed"] for row in rows],
+        "rounds": config.rounds, "engine": config.engine,
+        "metrics": {name: mean([row["metrics"].get(name) for row in done]) for name in names},
+        "runs": rows, **costs, "run_dir": str(folder), "report": str(page),
     }

@@ -1,0 +1,138 @@
+"""The fedclust command as a user runs it, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+CLI = [sys.executable, "-c", "from simulations.cli import main; main()"]
+SMALL = ["--with", "draws=1", "--with", "shots=[0,5]"]
+SIX = "digits-3shift:n_clients=6"
+
+
+def cli(*args, cwd, code=0):
+    """Run fedclust in ``cwd`` and return (stdout, stderr)."""
+    done = subprocess.run([*CLI, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """One simulation with its bounds: the folder that it ran in, and what it printed."""
+    cwd = tmp_path_factory.mktemp("simulated")
+    out, _ = cli("simulate", "ifca", "--scenario", SIX, "--rounds", 3, "--seeds", 2, "--bounds", *SMALL, "--out", "here",
+                 "--json", cwd=cwd)
+    return cwd, json.loads(out)
+
+
+def test_simulate_prints_one_document_with_means_and_runs(simulated):
+    cwd, doc = simulated
+    assert {"algorithm": "ifca", "scenario": SIX, "seeds": [0, 1], "rounds": 3, "engine": "inprocess"}.items() <= doc.items()
+    assert {"ari", "local", "unseen", "worst_decile", "ipr", "rsd", "ari_feature"} <= set(doc["metrics"])
+    assert [r["seed"] for r in doc["runs"]] == [0, 1] and {r["algorithm"] for r in doc["runs"]} == {"ifca"}
+    assert doc["metrics"]["local"] == pytest.approx(np.mean([r["metrics"]["local"] for r in doc["runs"]]))
+    assert doc["bytes_up"] > 0 and doc["bytes_down"] > doc["bytes_up"] and doc["seconds_per_round"] > 0
+    assert len(list((cwd / "here/runs").glob("*/record.json"))) == 8  # ifca, local, fedavg, oracle on two seeds
+
+
+def test_the_report_is_one_page_with_its_tables(simulated):
+    cwd, doc = simulated
+    page = (cwd / doc["report"]).read_text()
+    assert page.count("<svg") + page.count("data:image/png") >= 4
+    assert "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+    again, _ = cli("report", "here", "--json", cwd=cwd)
+    assert len(json.loads(again)["runs"]) == 8
+    assert {"report.html", "table.md", "table.csv", "table.tex"} <= {f.name for f in (cwd / "here").iterdir()}
+
+
+def test_a_finished_simulation_is_not_run_again(simulated):
+    cwd, doc = simulated
+    before = {f: f.stat().st_mtime_ns for f in (cwd / "here/runs").glob("*/record.json")}
+    out, _ = cli("simulate", "ifca", "--scenario", SIX, "--rounds", 3, "--seeds", 2, "--bounds", *SMALL, "--out", "here",
+                 "--json", cwd=cwd)
+    assert json.loads(out)["metrics"] == doc["metrics"]
+    assert before == {f: f.stat().st_mtime_ns for f in (cwd / "here/runs").glob("*/record.json")}
+
+
+def test_another_plan_does_not_take_over_the_folder(simulated):
+    cwd, _ = simulated
+    _, error = cli("simulate", "ifca", "--scenario", SIX, "--rounds", 4, "--out", "here", cwd=cwd, code=2)
+    assert "holds another" in error and "--out" in error
+
+
+def test_a_newcomer_is_assigned_from_its_file(simulated, tmp_path):
+    cwd, doc = simulated
+    x, y = np.random.default_rng(0).random((30, 64), dtype=np.float32), np.arange(30) % 10
+    np.savez(tmp_path / "new.npz", x=x, y=y)
+    model = cwd / doc["runs"][0]["run_dir"] / "model"
+    found = json.loads(cli("assign", model, "--data", tmp_path / "new.npz", "--json", cwd=cwd)[0])
+    assert sum(found["weights"]) == pytest.approx(1) and found["labels_used"] == 30
+    none = json.loads(cli("assign", model, "--data", tmp_path / "new.npz", "--shots", 0, "--json", cwd=cwd)[0])
+    assert none["group"] == "undetermined" and none["weights"] is None
+    cli("assign", model, "--data", tmp_path / "new.npz", "--out", "said.csv", cwd=cwd)
+    said = pd.read_csv(cwd / "said.csv")
+    assert len(said) == 30 and said["predicted"].between(0, 9).all()
+
+
+def test_a_killed_simulation_goes_on_and_ends_the_same(tmp_path):
+    args = ["simulate", "fedrc", "--scenario", SIX, "--rounds", 6, *SMALL, "--set", "restarts=1", "--json"]
+    whole = json.loads(cli(*args, "--out", "whole", cwd=tmp_path)[0])
+    process = subprocess.Popen([*CLI, *map(str, args), "--out", "cut"], cwd=tmp_path, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("cut/runs/fedrc*/checkpoint.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.glob("cut/runs/fedrc*/checkpoint.safetensors")), "killed before the first round was saved"
+    cut = json.loads(cli(*args, "--out", "cut", "--resume", cwd=tmp_path)[0])
+    assert cut["metrics"] == whole["metrics"] and cut["bytes_up"] == whole["bytes_up"]
+
+
+def test_compare_over_two_algorithms_and_a_failed_run_is_a_row(tmp_path):
+    (tmp_path / "bad.yaml").write_text("algorithm: oracle\nlabel: wrong truth\nsettings: {true_groups: [0, 1]}\n")
+    args = ["compare", "--scenarios", SIX, "--algorithms", "fedavg,bad.yaml", "--rounds", 1, "--seeds", 1, *SMALL]
+    doc = json.loads(cli(*args, "--json", cwd=tmp_path, code=1)[0])
+    rows = {r["algorithm"]: r for r in doc["runs"]}
+    assert rows["fedavg"]["status"] == "finished" and rows["wrong truth"]["status"] == "failed"
+    assert "true_groups" in rows["wrong truth"]["error"] and not rows["wrong truth"]["metrics"]
+
+
+def test_partition_shows_and_saves_who_holds_what(tmp_path):
+    out, _ = cli("partition", SIX, "--show", "--out", "mine", "--json", cwd=tmp_path)
+    doc = json.loads(out)
+    assert len(doc["clients"]) == 15 and (tmp_path / doc["picture"]).stat().st_size > 5000
+    shown, _ = cli("partition", SIX, "--show", cwd=tmp_path)
+    assert "6 clients, 9 newcomers, 10 classes" in shown
+
+
+@pytest.mark.parametrize("kind, name", [("algorithms", "fedrc"), ("scenarios", "digits-3shift")])
+def test_lists(kind, name, tmp_path):
+    rows = json.loads(cli("list", kind, "--json", cwd=tmp_path)[0])
+    assert name in [r["name"] for r in rows] and all(r["summary"] for r in rows)
+    assert name in cli("list", kind, cwd=tmp_path)[0]
+
+
+@pytest.mark.parametrize("args, words", [
+    (["simulate", "fedavgg", "--scenario", SIX], ["fedavgg", "fedavg"]),
+    (["simulate", "fedavg", "--scenario", "digits"], ["digits"]),
+    (["simulate", "fedavg"], ["--scenario"]),
+    (["simulate", "ifca", "--scenario", SIX, "--set", "groups=2"], ["groups"]),
+    (["simulate", "ifca", "--scenario", SIX, "--set", "n_groups=9"], ["n_groups = 9", "6 clients"]),
+    (["simulate", "ifca", "--scenario", SIX, "--with", "fraction=0"], ["fraction"]),
+    (["compare"], ["--scenarios"]),
+    (["assign", "nowhere", "--data", "x.npz"], ["nowhere"]),
+    (["report", "."], ["no federated run"]),
+])
+def test_bad_input_is_one_line_and_nothing_is_written(args, words, tmp_path):
+    _, error = cli(*args, cwd=tmp_path, code=2)
+    for word in words:
+        assert word in error
+    assert "Traceback" not in error and not list(tmp_path.iterdir())
