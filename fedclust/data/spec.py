@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from fedclust.data.client import Federation
 from fedclust.data.concept import ConceptShift
+from fedclust.data.deal import Deal
 from fedclust.data.draw import Draw
 from fedclust.data.feature import FeatureShift
+from fedclust.data.folder import Files, client_files
+from fedclust.data.graphs import Nodes
+from fedclust.data.partition import Dirichlet, Iid, Quantity, Shards
 from fedclust.data.settings import Settings
+from graphclust.graph import InputError
+
+Partition = Annotated[Draw | Iid | Dirichlet | Shards | Quantity | Files | Nodes, Field(discriminator="kind")]
+Grouping = Literal["concept", "domain", "label", "feature", "size"]
 
 
 class Unseen(Settings):
-    """Clients that never train: one for each concept and listed feature variant, with equally many samples a class.
+    """Clients that never train, drawn like the others: one for each concept, domain, label group and listed feature
+    variant, with equally many samples a class (or in the shares of its label group).
 
     Parameters
     ----------
@@ -23,9 +32,22 @@ class Unseen(Settings):
     features : positions among the feature shift's variants
     """
 
+    kind: Literal["drawn"] = "drawn"
     support: PositiveInt = 270
     test: PositiveInt = 270
     features: tuple[NonNegativeInt, ...] = (0,)
+
+
+class HeldBack(Settings):
+    """Clients that never train: parts of the partition that are held back.
+
+    Parameters
+    ----------
+    clients : how many, beside those that train; in a folder, the last of its files
+    """
+
+    kind: Literal["held_back"] = "held_back"
+    clients: PositiveInt = 1
 
 
 class FederationSpec(Settings):
@@ -33,21 +55,56 @@ class FederationSpec(Settings):
 
     Parameters
     ----------
-    source : where the samples come from
-    n_clients : clients that train; their ids are client-0000, client-0001, ...
+    source : a name of :data:`fedclust.data.sources.SOURCES`, or the path of an npz or csv of samples; for partition
+        "files" a folder, for partition "nodes" a graph
+    max_samples : a smaller source, every class keeping its share; None: all of it
+    n_clients : clients that train; their ids are client-0000, client-0001, ... (in a folder, the files' names, and the
+        number is counted)
     partition : how the samples go to the clients
-    concept, feature : shifts, dealt independently of each other
+    concept, feature : shifts, dealt independently of each other and of the labels
+    domain : how the domains of a source with several go to the clients
     unseen : newcomers; None: none
+    group_by : which of the planted variants are the true groups; None: the first of concept, domain, label, feature
+        that has more than one variant, if any
     seed : of everything random
     """
 
     source: str = "digits"
+    max_samples: PositiveInt | None = None
     n_clients: Annotated[PositiveInt, Field(le=10_000)] = 30
-    partition: Draw = Draw()
+    partition: Partition = Draw()
     concept: ConceptShift = ConceptShift()
     feature: FeatureShift = FeatureShift()
-    unseen: Unseen | None = None
+    domain: Deal = Deal()
+    unseen: Annotated[Unseen | HeldBack, Field(discriminator="kind")] | None = None
+    group_by: Grouping | None = None
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_files(cls, values: Any) -> Any:
+        """The number of clients of a folder is the number of its files."""
+        if not isinstance(values, dict) or "n_clients" in values or "source" not in values:
+            return values
+        partition, unseen = values.get("partition"), values.get("unseen")
+        if _field(partition, "kind") != "files":
+            return values
+        held = (_field(unseen, "clients") or 1) if unseen is not None else 0
+        return values | {"n_clients": len(client_files(values["source"])) - held}
+
+    @model_validator(mode="after")
+    def _check(self) -> FederationSpec:
+        drawn = isinstance(self.partition, Draw)
+        if self.unseen is not None and isinstance(self.unseen, Unseen) != drawn:
+            raise InputError(
+                f"unseen.kind = {self.unseen.kind!r} with partition {self.partition.kind!r}; newcomers of 'draw' are "
+                "'drawn', those of the other partitions 'held_back'"
+            )
+        return self
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def build_federation(spec: FederationSpec) -> Federation:
@@ -56,8 +113,15 @@ def build_federation(spec: FederationSpec) -> Federation:
     Raises
     ------
     InputError
-        Settings that do not fit the source; a client without samples, by its id.
+        Settings that do not fit the source; a client without samples, by its id; a broken file, by its name.
     """
-    from fedclust.data.build import build_drawn
+    from fedclust.data.cutting import build_cut, build_files, build_nodes
+    from fedclust.data.drawing import build_drawn
 
-    return build_drawn(spec)
+    if isinstance(spec.partition, Draw):
+        return build_drawn(spec)
+    if isinstance(spec.partition, Files):
+        return build_files(spec)
+    if isinstance(spec.partition, Nodes):
+        return build_nodes(spec)
+    return build_cut(spec)
