@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from fedclust.algorithms import get_algorithm
 from fedclust.config import FederationConfig
-from fedclust.report.pictures import pictures
+from fedclust.report.gallery import pictures
 from fedclust.report.runs import Pairs, Run, collect
 from fedclust.report.tables import (
     CONTESTED,
@@ -24,11 +24,11 @@ from fedclust.report.tables import (
     groups_table,
     higher_is_better,
     main_table,
+    main_tables,
     newcomers_table,
     numbers,
     ordered,
     rounds_table,
-    tables,
 )
 from graphclust.runs import layout
 from graphclust.runs.comparison import best_table, comparison, rank_table
@@ -64,12 +64,12 @@ def write_report(pairs: Pairs, out_dir: Path, title: str) -> Path:
         sections=[section(df[df["data"] == data], [r for r in runs if r.data == data]) for data in df["data"].unique()],
         appendix=appendix([(r.data, r.name, command(r.config), r.record) for r in runs]),
     )
-    return write_files(out_dir, page, list(tables(df)), NOTE, layout.to_csv(df, numbers(df)))
+    return write_files(out_dir, page, list(main_tables(df)), NOTE, layout.to_csv(df, numbers(df)))
 
 
 def terminal_tables(pairs: Pairs) -> list[RichTable]:
     """The main table of each scenario for a terminal."""
-    return layout.terminal_tables(tables(frame(collect(pairs))), NARROW)
+    return layout.terminal_tables(main_tables(frame(collect(pairs))), NARROW)
 
 
 def rows(pairs: Pairs) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def newcomers_table(df: pd.DataFrame) -> Table | None:
     return _table("Newcomers", table, headings, cells)
 
 
-def tables(df: pd.DataFrame) -> Iterator[Table]:
+def main_tables(df: pd.DataFrame) -> Iterator[Table]:
     """The main table of each scenario, in order of appearance."""
     return (main_table(df[df["data"] == data]) for data in df["data"].unique())
 

@@ -56,7 +56,7 @@ def _outcome(run: Run) -> Outcome:
 
 
 def _true_groups(o: Outcome) -> tuple[str, np.ndarray] | None:
-    """The truth that the groups are to recover, as in :func:`fedclust.evaluation.evaluate`, by its most telling name."""
+    """The truth that the groups are to recover, as in :func:`fedclust.evaluation.evaluate`, and what it is called."""
     groups = o.truth.get("group", o.truth.get("concept"))
     if groups is None:
         return None
