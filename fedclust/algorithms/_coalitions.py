@@ -1,6 +1,6 @@
 """FedCollab's objective and its search: which clients should train together, given their divergences and sizes.
 
-Source: Bao, Wang, Wu & He, ICML 2023, arXiv 2306.06508, objective 4 with alpha_ij = n_j / n_S inside a coalition S:
+Source: Bao, Wang, Wu & He, ICML 2023, arXiv 2306.06508: their bound with alpha_ij = n_j / n_S inside a coalition S:
 
     L = sum_i [ C / sqrt(n_S(i)) + sum_{j in S(i)} (n_j / n_S(i)) D_ij ],   n_S = sum of n_j over the coalition S
 
@@ -10,7 +10,7 @@ move touches two coalitions only, and its gain needs no more than |S|, n_S, Q(S)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.cluster.hierarchy import average, cut_tree
@@ -189,9 +189,9 @@ def first_come(labels: np.ndarray) -> np.ndarray:
 
 
 def c_curve(
-    divergence: np.ndarray, n_samples: np.ndarray, cs: Sequence[float], rng: np.random.Generator, *, restarts: int = 5,
+    divergence: np.ndarray, n_samples: np.ndarray, cs: np.ndarray, rng: np.random.Generator, *, restarts: int = 5,
 ) -> np.ndarray:
-    """The partitions (len(cs), N) found for each C; their numbers of coalitions fall as C grows."""
+    """The partitions (G, N) found for each of ``cs`` (G,); their numbers of coalitions fall as C grows."""
     return np.stack([find_coalitions(divergence, n_samples, c, rng, restarts=restarts) for c in cs])
 
 
