@@ -128,6 +128,8 @@ def draw(federation: Federation) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     bars, *below = np.atleast_1d(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
     _bars(bars, rows, federation.n_classes)
+    for axes in (bars, *below):
+        axes.tick_params(bottom=False)
     for axes, name in zip(below, strips, strict=True):
         _strip(axes, rows[f"true_{name}"].to_numpy(), name)
     last = below[-1] if below else bars
