@@ -43,7 +43,7 @@ class FedCollab(Nested):
     c: Annotated[float, Field(ge=0)] | None = None
     """C, the price of few samples; the authors take 8 or 10. None: of 27 values in .5..10 the middle of the longest
     stretch (in ratio) over which the coalitions are the same; ``c`` and ``c_curve`` in the state tell the choice."""
-    restarts: Annotated[int, Field(ge=1)] = 20
+    starts: Annotated[int, Field(ge=1)] = 20
     """Starts of the search from singletons, and as many from random partitions."""
     divergence: PairwiseDivergence = Field(default_factory=PairwiseDivergence)
 
@@ -89,7 +89,7 @@ class FedCollab(Nested):
             c = most_stable(GRID, partitions)
             counts = partitions.max(axis=1) + 1.0
             state = {**state, "c_curve": torch.from_numpy(np.stack([GRID, counts], axis=1))}
-        groups = torch.from_numpy(find_coalitions(d, n, c, rng, restarts=self.restarts))
+        groups = torch.from_numpy(find_coalitions(d, n, c, rng, restarts=self.starts))
         return self.regrouped({**state, "c": torch.tensor(c)}, groups)
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:

@@ -16,6 +16,7 @@ N = 6
 ROUNDS = 6
 QUICK = {
     "cfl": {"first_split": 3, "rho": 0.9},
+    "fedcollab": {"c": 4.0, "divergence": {"rounds": 8, "width": 16, "server_lr": 0.05}},
     "flhc": {"warmup": 3, "n_groups": 2},
     "hierarchical": {"warmup": 3, "min_size": 2},
     "oracle": {"true_groups": tuple(i % 2 for i in range(N))},
@@ -23,6 +24,7 @@ QUICK = {
 """Settings under which six rounds see every phase of the algorithm."""
 ONE_GROUP = {
     "cfl": {"first_split": 10**6},
+    "fedcollab": {"c": 1e9, "divergence": {"rounds": 2, "width": 2}},
     "fedprox": {"mu": 0.0},
     "hierarchical": {"warmup": 2, "cut": "k", "n_groups": 1, "meta": "fedavg"},
     "flhc": {"warmup": 2, "n_groups": 1},
