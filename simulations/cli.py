@@ -60,6 +60,7 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Run one algorithm on one federation, over seeds; an interrupted run goes on where it stopped."""
+    from fedclust.report import rows as rows_of
     from simulations.plan import Plan, is_plan, load_plan
     from simulations.run import summary
 
@@ -75,9 +76,13 @@ def simulate(
     else:
         plan = Plan(title=f"{what} on {scenario}", scenarios=[scenario], algorithms=[what], seeds=1)
     row = plan.rows()[0]
+    if row.algorithm != "local":  # what a client gains over being alone is asked of every federation
+        plan = plan.model_copy(update={"algorithms": [row, "local"]})
     pairs, folder, page = _run(plan, rounds, seeds, engine, set_, with_, bounds, out, resume, jobs)
-    mine = [(d, r) for d, r in pairs if r.config.name == (row.label or row.algorithm)]
-    emit(summary(mine, folder, page), as_json, lambda: _show(pairs, page))
+    configs = [r.config for _, r in pairs if r.config.name == (row.label or row.algorithm)]
+    mine = {c.run_id for c in configs}
+    rows = [document for (_, r), document in zip(pairs, rows_of(pairs), strict=True) if r.id in mine]
+    emit(summary(configs[0], rows, folder, page), as_json, lambda: _show(pairs, page))
     _exit(pairs)
 
 
@@ -98,6 +103,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare algorithms over scenarios and seeds; finished runs are never run again, a failed run is a row."""
+    from fedclust.report import rows as rows_of
     from graphclust.cli import split_refs
     from simulations.plan import Plan, load_plan
 
@@ -109,8 +115,7 @@ def compare(
         names = (algorithms or "").replace(",", " ").split()
         plan = Plan.model_validate({"scenarios": split_refs(scenarios or ""), "algorithms": names})
     pairs, folder, page = _run(plan, rounds, seeds, engine, set_, with_, bounds, out, resume, jobs)
-    document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
-    emit(document, as_json, lambda: _show(pairs, page))
+    emit({"runs": rows_of(pairs), "run_dir": str(folder), "report": str(page)}, as_json, lambda: _show(pairs, page))
     _exit(pairs)
 
 
@@ -119,9 +124,8 @@ def _run(
     with_: list[str] | None, bounds: bool, folder: Path | None, resume: bool, jobs: int,
 ) -> tuple[list[Any], Path, Path]:
     """Run a plan in its folder and write the report: the runs with their folders, the folder, the page."""
-    from fedclust.report import write_report
-
     from fedclust.record import FederationRecord
+    from fedclust.report import write_report
     from graphclust.bench import claim
     from graphclust.console import BenchBars, bars
     from graphclust.runs.parallel import run_all
@@ -152,8 +156,9 @@ def _run(
 
 
 def _show(pairs: list[Any], page: Path) -> None:
-    from fedclust.report import terminal_tables
     from rich.console import Console
+
+    from fedclust.report import terminal_tables
 
     console = Console()
     for table in terminal_tables(pairs):
@@ -176,7 +181,6 @@ def partition(
 ) -> None:
     """Who holds what: build a federation, save it, and look at it before anything is trained on it."""
     from fedclust.data.artefact import draw, save, table
-
     from fedclust.data.spec import build_federation
     from simulations.setups import load_setup
 
@@ -223,9 +227,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a folder again (HTML, markdown, LaTeX, CSV) and rebuild its index."""
-    from fedclust.report import write_report
-
     from fedclust.record import FederationRecord
+    from fedclust.report import rows as rows_of
+    from fedclust.report import write_report
     from graphclust.runs.store import RunStore
     from simulations.plan import load_plan
 
@@ -236,8 +240,7 @@ def report(
     store.reindex()
     title = load_plan(folder / "bench.yaml").title if (folder / "bench.yaml").exists() else f"Runs in {folder.name}"
     page = write_report(pairs, folder, title)
-    document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
-    emit(document, as_json, lambda: _show(pairs, page))
+    emit({"runs": rows_of(pairs), "run_dir": str(folder), "report": str(page)}, as_json, lambda: _show(pairs, page))
 
 
 @app.command("list")
