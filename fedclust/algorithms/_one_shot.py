@@ -38,9 +38,9 @@ class OneShot(FederatedAlgorithm):
     nearest to its update; so does a newcomer.
     """
 
-    warmup: Annotated[int, Field(ge=0)] = 15
+    warmup: Annotated[int, Field(ge=0)]
     """Rounds of FedAvg before the clustering round."""
-    distance: Distance = "euclidean"
+    distance: Distance
     """Between updates of the trainable parameters."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedclust.algorithms._linkage import Linkage, cut_at_distance, cut_into, distances, in_order, merges
+from fedclust.algorithms._linkage import Distance, Linkage, cut_at_distance, cut_into, distances, in_order, merges
 from fedclust.algorithms._one_shot import OneShot
 
 
@@ -21,6 +21,9 @@ class FLHC(OneShot):
 
     source: ClassVar[str] = "Briggs, Fan and Andras, IJCNN 2020, arXiv 2004.11791"
 
+    warmup: Annotated[int, Field(ge=0)] = 10
+    """n_1; the authors try 1, 3, 5 and 10."""
+    distance: Distance = "euclidean"
     linkage: Linkage = "ward"
     n_groups: Annotated[int, Field(ge=1)] = 3
     """K, as long as no ``threshold`` is given."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedclust.aggregate import flatten
 from fedclust.algorithms._linkage import (
+    Distance,
     cut_at_distance,
     cut_at_gap,
     cut_by_silhouette,
@@ -29,34 +30,42 @@ EPSILON_FIRST, EPSILON_LAST = 1.0, 0.46
 
 
 class Hierarchical(OneShot):
-    """FedAvg warm-up; Ward clustering of the clients' models after one more round, cut where it suits (phases A and B);
-    theta_k <- theta_k + eps_t (sum_i (n_i / n) theta_i - theta_k) with falling eps_t in every group (Reptile, phase C);
-    every client fine-tunes its group's model before it predicts (phase D).
+    """FedAvg warm-up (phase A); in one more round a hierarchical clustering of all clients' updates, cut where it suits
+    (B); in every group theta_k <- theta_k + eps_t (sum_i (n_i / n) theta_i - theta_k) with falling eps_t, Reptile (C);
+    every client fine-tunes its group's model before it predicts (D).
 
-    Deviations: only trainable parameters are compared (the released code also stacks batch-norm counters); the
-    published cut at distance 5 holds for one network, so the default is label-free and scale-free; a small group's
-    members go to the group nearest on average (the released code compares the scalars |theta_i - theta|); clients of a
-    round are drawn from the whole federation and not five from every group, so a group of any size can train;
-    newcomers, which the paper leaves open, make one update from the warm model and join the nearest centroid.
+    Deviations: only trainable parameters are compared (the released code also stacks batch-norm counters). The
+    published cut, Ward's tree of Euclidean distances at height 5, holds for one network; the default is free of scale:
+    1 - cos does not see how far a client moved, and heights of average linkage are mean distances, which do not grow
+    with the groups as Ward's do, so that a gap between them means the same at every size. A small group's members go to
+    the group nearest on average (the released code compares the scalars |theta_i - theta|). Clients of a round are
+    drawn from the whole federation and not five from every group, so a group of any size can train. Newcomers, which
+    the paper leaves open, make one update from the warm model and join the nearest centroid.
     """
 
     source: ClassVar[str] = "Yeganeh et al., 2022, arXiv 2207.03448"
 
+    warmup: Annotated[int, Field(ge=0)] = 20
+    """Rounds of FedAvg before the clustering round; published: 20 with 27 clients, 40 with 36, 8 with 367."""
+    distance: Distance = "cosine"
     layers: Literal["all", "last"] = "all"
     """Parameters whose updates are compared: all, or those of the head."""
-    linkage: Literal["ward", "complete", "average"] = "ward"
+    linkage: Literal["ward", "complete", "average"] = "average"
     cut: Literal["gap", "silhouette", "distance", "k"] = "gap"
     least_gap: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """With ``cut = gap``: least (h_{j+1} - h_j) / h_{j+1} of two merge heights between which the tree may be cut."""
+    """With ``cut = gap``: least (h_{j+1} - h_j) / h_{j+1} of two merge heights between which the tree may be cut.
+
+    After 20 rounds with 30 clients of one concept, of unlike labels and some corrupted, the largest gap was .073.
+    """
     threshold: Annotated[float, Field(gt=0)] = 5.0
-    """With ``cut = distance``: largest height of a merge."""
+    """With ``cut = distance``: largest height of a merge; 5 is published, with ward and euclidean."""
     n_groups: Annotated[int, Field(ge=1)] | None = None
     """With ``cut = k``: K."""
     min_size: Annotated[int, Field(ge=1)] = 1
     """Smaller groups are dissolved."""
     meta: Literal["fedavg", "reptile", "fomaml"] = "reptile"
     """After the clustering: FedAvg, Reptile, or FedAvg of clients that take first-order MAML steps (Per-FedAvg)."""
-    schedule: Annotated[int, Field(ge=1)] = 45
+    schedule: Annotated[int, Field(ge=1)] = 40
     """Rounds over which Reptile's step size falls."""
     inner_lr: Annotated[float, Field(gt=0)] | None = None
     """Step size of MAML's inner step; None: the training's."""

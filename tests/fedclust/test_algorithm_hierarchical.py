@@ -77,6 +77,16 @@ def test_gap_cut():
     assert cut_at_gap(merges(np.array([[0.0, 1], [1, 0]]), "average"), 0.1).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_default_cut_finds_planted_groups_and_none_in_noise(seed):
+    g = torch.Generator().manual_seed(seed)
+    noise, centres = torch.randn(30, 300, generator=g), torch.randn(3, 300, generator=g)
+    lengths = torch.rand(30, 1, generator=g) + 0.2
+    algorithm = make_algorithm("hierarchical")
+    assert algorithm.groups_of(lengths * (noise + 1.0)).tolist() == [0] * 30
+    assert algorithm.groups_of(lengths * (noise + centres.repeat(10, 1))).tolist() == [0, 1, 2] * 10
+
+
 def test_silhouette_cut():
     tree, d = line()
     best = max(range(2, 6), key=lambda k: silhouette_score(d, cut_into(tree, k), metric="precomputed"))
