@@ -43,7 +43,7 @@ def build_cut(spec: FederationSpec) -> Federation:
 
 def _parts(rule: Cutter, samples: Samples, ids: list[str], planted: Planted, seed: int) -> dict[str, np.ndarray]:
     """The samples of each client; every domain is cut among its own clients."""
-    parts = {}
+    parts: dict[str, np.ndarray] = {}
     for d in range(samples.n_domains):
         mine = [i for i in ids if planted.of["domain"][i] == d]
         members = np.flatnonzero(samples.domain == d)
@@ -106,11 +106,11 @@ def build_nodes(spec: FederationSpec) -> Federation:
     for i, nodes in zip(ids + held, cut_nodes(rule, whole.graph, len(ids + held), spec.seed), strict=True):
         labelled = np.flatnonzero(whole.y[nodes] >= 0)
         features = corrupt(whole.features(nodes), planted.corruption(i), stream(spec.seed, i, "features"))
-        splits = {
-            name: Split(torch.from_numpy(labelled[at]), planted.labels(i, whole.y[nodes][labelled[at]]))
-            for name, at in _split(i, len(labelled), rule, spec.seed).items()
-        }
-        made[i] = ClientData(i, **splits, nodes=torch.from_numpy(features), adjacency=whole.adjacency(nodes))
+        train, test, validation = (
+            Split(torch.from_numpy(labelled[at]), planted.labels(i, whole.y[nodes][labelled[at]]))
+            for at in _split(i, len(labelled), rule, spec.seed)
+        )
+        made[i] = ClientData(i, train, test, validation, torch.from_numpy(features), whole.adjacency(nodes))
     return _federation(planted, made, held, whole.n_classes)
 
 
@@ -133,28 +133,27 @@ def _federation(planted: Planted, made: dict[str, ClientData], held: list[str], 
 def _client(client: str, x: np.ndarray, y: np.ndarray, rule: Cut, planted: Planted, seed: int) -> ClientData:
     x = corrupt(x, planted.corruption(client), stream(seed, client, "features"))
     labels = planted.labels(client, y)
-    parts = _split(client, len(y), rule, seed)
-    return ClientData(client, **{name: Split(torch.from_numpy(x[at]), labels[at]) for name, at in parts.items()})
+    train, test, validation = (Split(torch.from_numpy(x[at]), labels[at]) for at in _split(client, len(y), rule, seed))
+    return ClientData(client, train, test, validation)
 
 
 def _shifted(client: ClientData, planted: Planted, seed: int) -> ClientData:
     """A client that came with its splits, under its shifts."""
     rng = stream(seed, client.id, "features")
-    changed = {}
-    for name in ("train", "test", "validation"):
-        split: Split = getattr(client, name)
-        x = split.x
-        if client.nodes is None and len(x):
-            x = torch.from_numpy(corrupt(x.numpy(), planted.corruption(client.id), rng))
-        changed[name] = Split(x, planted.labels(client.id, split.y.numpy()))
-    if client.nodes is not None:
-        nodes = corrupt(client.nodes.numpy(), planted.corruption(client.id), rng)
-        return replace(client, **changed, nodes=torch.from_numpy(nodes))
-    return replace(client, **changed)
+
+    def shifted(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(corrupt(x.numpy(), planted.corruption(client.id), rng)) if len(x) else x
+
+    train, test, validation = (
+        Split(shifted(s.x) if client.nodes is None else s.x, planted.labels(client.id, s.y.numpy()))
+        for s in (client.train, client.test, client.validation)
+    )
+    nodes = None if client.nodes is None else shifted(client.nodes)
+    return replace(client, train=train, test=test, validation=validation, nodes=nodes)
 
 
-def _split(client: str, n: int, rule: Cut, seed: int) -> dict[str, np.ndarray]:
-    """Positions of a client's samples by split, at random; at least one each for training and test."""
+def _split(client: str, n: int, rule: Cut, seed: int) -> list[np.ndarray]:
+    """Positions of a client's training, test and validation samples, at random; at least one of the first two."""
     if n < 2:
         raise InputError(
             f"client {client!r} has {n} labelled samples; it needs 2 at least, one to train and one to test with; take "
@@ -163,5 +162,4 @@ def _split(client: str, n: int, rule: Cut, seed: int) -> dict[str, np.ndarray]:
     order = stream(seed, client, "split").permutation(n)
     n_test = min(max(round(rule.test * n), 1), n - 1)
     n_validation = min(round(rule.validation * n), n - n_test - 1)
-    train, test, validation = np.split(order, [n - n_test - n_validation, n - n_validation])
-    return {"train": train, "test": test, "validation": validation}
+    return np.split(order, [n - n_test - n_validation, n - n_validation])

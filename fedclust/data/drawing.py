@@ -40,7 +40,8 @@ def build_drawn(spec: FederationSpec) -> Federation:
         q = label_distribution(draw.labels, weights[planted.of["label"][i]], stream(spec.seed, i, "labels"))
         random_counts = draw.labels.concentration is not None
         counts = draw.n_samples(planted.of["size"][i])
-        clients.append(ClientData(i, **{s: drawing.split(i, s, n, q, random_counts) for s, n in counts.items()}))
+        splits = {s: drawing.split(i, s, n, q, random_counts) for s, n in counts.items()}
+        clients.append(ClientData(i, splits["train"], splits["test"], splits["validation"]))
     return planted.federation(clients, _newcomers(spec, weights, planted, drawing), samples.n_classes)
 
 

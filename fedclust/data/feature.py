@@ -83,10 +83,10 @@ def translate(x: np.ndarray, most: int, rng: np.random.Generator, *, vertical: b
     """
     n, _, h, w = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (most, most), (most, most)))
-    columns = rng.integers(0, 2 * most + 1, n)[:, None] + np.arange(w)
-    down = rng.integers(0, 2 * most + 1, n) if vertical else np.full(n, most)
-    rows = down[:, None] + np.arange(h)
-    return padded[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    right = rng.integers(0, 2 * most + 1, (n, 1, 1))
+    down = rng.integers(0, 2 * most + 1, (n, 1, 1)) if vertical else np.full((n, 1, 1), most)
+    rows, columns = down + np.arange(h)[:, None], right + np.arange(w)
+    return padded[np.arange(n)[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
 
 
 def _contrast(x: np.ndarray, amount: float, _: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from fedclust.data.client import ClientData, Federation, Split
 from fedclust.data.concept import label_maps
 from fedclust.data.deal import Deal, deal
 from fedclust.data.feature import Corruption
+from graphclust.graph import InputError
 
 if TYPE_CHECKING:
     from fedclust.data.spec import FederationSpec
@@ -73,11 +74,17 @@ class Planted:
     def federation(self, clients: list[ClientData], unseen: list[ClientData], n_classes: int) -> Federation:
         """The federation with its truth: every variant that varies, and "group" when groups are planted."""
         truth = {name: of for name, of in self.of.items() if self.counts[name] > 1}
-        by = self._spec.group_by or next((name for name in ORDER if self.counts.get(name, 1) > 1), None)
-        if by in self.of:
+        by: str | None = self._spec.group_by
+        if by is not None and by not in self.of:
+            raise InputError(f"group_by = {by!r}; partition {self._spec.partition.kind!r} plants {', '.join(self.of)}")
+        by = by or next((name for name in ORDER if self.counts.get(name, 1) > 1), None)
+        if by is not None:
             truth |= {by: self.of[by], "group": self.of[by]}
-        ordered = (tuple(sorted(some, key=lambda c: c.id)) for some in (clients, unseen))
-        return Federation(*ordered, n_classes, truth)
+        return Federation(_by_id(clients), _by_id(unseen), n_classes, truth)
+
+
+def _by_id(clients: list[ClientData]) -> tuple[ClientData, ...]:
+    return tuple(sorted(clients, key=lambda c: c.id))
 
 
 def empty(like: Split) -> Split:
