@@ -36,8 +36,9 @@ def pack(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     record = ArrayRecord()
     for name, t in tensors.items():
         a = t.detach().cpu().numpy()
-        # Flower writes and parses the header anew for every array, which costs more than training a small model
-        record[name] = Array(str(a.dtype), a.shape, NUMPY, _header(a.dtype, a.shape) + a.tobytes())
+        # Flower writes and parses the header anew for every array: as long as a training step of a small model
+        dtype, header = _header(a.dtype, a.shape)
+        record[name] = Array(dtype, a.shape, NUMPY, header + a.tobytes())
     return record
 
 
@@ -47,19 +48,19 @@ def unpack(record: ArrayRecord) -> dict[str, Tensor]:
 
 
 def _ndarray(array: Array) -> np.ndarray:
-    header = _header(np.dtype(array.dtype), array.shape)
+    _, header = _header(np.dtype(array.dtype), array.shape)
     if array.stype != NUMPY or not array.data.startswith(header):  # another writer: Flower reads it in full
         return array.numpy()
     return np.frombuffer(array.data, array.dtype, offset=len(header)).reshape(array.shape).copy()
 
 
 @lru_cache(maxsize=1024)
-def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """What a C-ordered .npy file of this dtype and shape begins with."""
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """The dtype's name, and what a C-ordered .npy file of this dtype and shape begins with."""
     out = io.BytesIO()
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(out, header)
-    return out.getvalue()
+    return str(dtype), out.getvalue()
 
 
 def tensor_bytes(content: RecordDict) -> int:
