@@ -6,10 +6,12 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -69,16 +71,30 @@ def simulate_all(
     if len(sizes) != 1:
         raise InputError(f"the configs have {sizes} clients; one Flower run has one number of nodes: run them apart")
     # the path of Ray's sockets must stay below 108 characters
-    home = Path(tempfile.mkdtemp(prefix="fedclust-"))
+    with _terminable():
+        home = Path(tempfile.mkdtemp(prefix="fedclust-"))
+        try:
+            (home / "out").mkdir()
+            (home / "config.json").write_text("[" + ",".join(c.model_dump_json() for c in configs) + "]")
+            variables = _variables(home, max(c.threads for c in configs))
+            with _superlink(home, variables) as address:
+                _run(home, variables, address, sizes[0], cpus, configs, monitor or Silent())
+            return [FederationResult.load(home / "out" / f"result-{job}.safetensors") for job in range(len(configs))]
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends this block as Ctrl-C does, so that what it started is ended and removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        (home / "out").mkdir()
-        (home / "config.json").write_text("[" + ",".join(c.model_dump_json() for c in configs) + "]")
-        variables = _variables(home, max(c.threads for c in configs))
-        with _superlink(home, variables) as address:
-            _run(home, variables, address, sizes[0], cpus, configs, monitor or Silent())
-        return [FederationResult.load(home / "out" / f"result-{job}.safetensors") for job in range(len(configs))]
+        yield
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _variables(home: Path, threads: int) -> dict[str, str]:

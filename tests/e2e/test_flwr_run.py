@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from graphclust.graph import InputError
 from simulations.engines import get_engine, ray
 from tests.simulations.test_inprocess import tiny
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = {"oracle": {"true_groups": (0, 1, 0, 1)}}
 
 
@@ -77,6 +79,21 @@ def test_what_the_server_refuses_arrives_here():
     before = left_behind()
     with pytest.raises(InputError, match=r"n_groups = 9 of ifca: there are 4 clients"):
         get_engine("ray")(tiny("ifca", settings={"n_groups": 9}))
+    assert left_behind() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_leaves_nothing_behind():
+    code = "import tests.simulations.test_inprocess as t; t.get_engine('ray')(t.tiny(rounds=10_000))"
+    before = left_behind()
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not any("raylet" in part for p in psutil.Process(process.pid).children(recursive=True)
+                  for part in p.cmdline()[:1]):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    process.terminate()
+    assert process.wait(60) == 128 + 15
     assert left_behind() == before
 
 
