@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fedclust.algorithms.base import State
 from fedclust.state import FederationResult
 from graphclust.atomic import write_atomic
 from graphclust.runs.store import save_array
@@ -101,11 +102,17 @@ def outcome(result: FederationResult, truth: Mapping[str, Mapping[str, int]]) ->
     newcomers["shots"] = newcomers["shots"].fillna(ALL).astype(int)
     newcomers["accuracy"] = newcomers["accuracy"].astype(float)
     newcomers.insert(3, "group", groups_of(result.unseen_weights.numpy()))
-    similarity = result.state.get("similarity")
     return Outcome(
         clients, curve("before_accuracy", "accuracy"), curve("before_accuracy_validation", "accuracy_validation"),
-        groups, result.weights.numpy(), newcomers, None if similarity is None else similarity.numpy(),
+        groups, result.weights.numpy(), newcomers, _similarity(result.state),
     )
+
+
+def _similarity(state: State) -> np.ndarray | None:
+    """What the algorithm found about pairs of clients: a similarity, or a divergence D in 0..1, of which 1 - D."""
+    if "similarity" in state:
+        return state["similarity"].numpy()
+    return 1 - state["divergence"].numpy() if "divergence" in state else None
 
 
 def groups_of(weights: np.ndarray) -> np.ndarray:

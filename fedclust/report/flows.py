@@ -54,7 +54,8 @@ def _river(axes: Axes, groups: np.ndarray, kinds: np.ndarray) -> None:
         for group, (low, high) in tops.items():
             axes.add_patch(Rectangle((x - BAR, low), 2 * BAR, high - low, facecolor=GREY, linewidth=0, alpha=0.85))
             if high - low > 0.04 * n:
-                axes.text(x, (low + high) / 2, "–" if group < 0 else str(group), ha="center", va="center", fontsize=7)
+                axes.text(x, (low + high) / 2, "–" if group < 0 else str(group), ha="center", va="center", fontsize=7,
+                          color="#ffffff")
         if x + 1 < len(columns):
             _streams(axes, x, order, columns[x + 1][0], groups[moments[x]], groups[moments[x + 1]], kinds)
     axes.set(xlim=(-0.3, len(columns) - 0.7), ylim=(n * (1 + GAP) + 0.02 * n, -0.02 * n), yticks=[])

@@ -9,10 +9,10 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from fedclust.evaluation import mean_curve, newcomer_curve, worst_curve
+from fedclust.evaluation import mean_curve, newcomer_curve, sizes, worst_curve
 from fedclust.outcome import Outcome
 from fedclust.report import figures, flows
-from fedclust.report.runs import REFERENCES, Run
+from fedclust.report.runs import ORACLE, REFERENCES, Run
 from graphclust.runs.drawing import Picture
 
 TRUTHS = ("concept", "feature", "label", "size")
@@ -35,8 +35,9 @@ def pictures(runs: Sequence[Run], order: Sequence[str]) -> list[Picture]:
     colour = {m: i for i, m in enumerate(order)}
     first = {m: _outcome(held[0]) for m, held in rows.items()}
     out = [_rounds(rows, colour)]
-    grouped = {m: o for m, o in first.items() if (np.unique(o.found[o.found >= 0], return_counts=True)[1] > 1).any()}
-    several = {m: o for m, o in grouped.items() if len(np.unique(o.found[o.found >= 0])) > 1}
+    # one group, groups of one and the true groups have nothing to show
+    several = {m: o for m, o in first.items() if rows[m][0].config.algorithm != ORACLE
+               and sizes(o.found)["n_groups"] > 1 and sizes(o.found)["groups_of_several"] > 0}
     if several:
         out.append(figures.group_curves({m: (o.accuracy, o.found) for m, o in several.items()}))
     out.append(_boxes(rows, colour))

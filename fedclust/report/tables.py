@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fedclust.evaluation import METRICS
-from fedclust.report.runs import REFERENCES, Run
+from fedclust.report.runs import ORACLE, REFERENCES, Run
 from graphclust.runs.layout import Cell, Table, metric_cells, runs_text, significant_digits, spread
 from graphclust.runs.stats import aggregate, counts, finished
 
@@ -16,8 +16,6 @@ from graphclust.runs.stats import aggregate, counts, finished
 SHOWN = ("local", "worst_decile", "unseen", "ari", "ipr", "rsd")
 CONTESTED = {m: METRICS[m].heading for m in ("local", "worst_decile", "unseen", "ari")}
 NARROW = {"algorithm": "", "worst decile": "worst", "s/round": "s/rd", "groups": "grp"}
-# an upper bound that is told the true groups: in the tables, but best at nothing
-ORACLE = "oracle"
 BOUNDS = (*REFERENCES, ORACLE)
 NOTE = (
     "Mean ± standard deviation over the finished seeds, after the last round; bold: best mean, the oracle set aside. "

@@ -148,6 +148,14 @@ def test_the_tables_of_a_result(config, tmp_path):
     assert np.array_equal(again.similarity, np.eye(4)) and Outcome.load(tmp_path / "elsewhere") is None
 
 
+def test_a_divergence_is_the_opposite_of_a_similarity(config):
+    found = result(config)
+    found.state = {"divergence": torch.tensor([[0.0, 0.25], [0.25, 0.0]])}
+    assert outcome(found, TRUTH).similarity.tolist() == [[1.0, 0.75], [0.75, 1.0]]
+    found.state = {}
+    assert outcome(found, TRUTH).similarity is None
+
+
 def test_concluding_a_run_fills_its_record_and_folder(config, tmp_path):
     run_dir = RunDir(tmp_path, FederationRecord)
     record = FederationRecord(id=config.run_id, status="finished", config=config)
