@@ -11,9 +11,31 @@ from graphclust.bench import read_model
 from graphclust.data.reference import parse_ref
 from simulations.scenarios import scenario
 
-_DIGITS = {"rounds": 60, "training": {"epochs": 2, "lr": 0.3, "batch_size": 20, "weight_decay": 5e-4}}
+# what the sources of the scenarios train with (FedCollab: Fashion-MNIST's setting for half as many rounds)
+_MIXED = {"rounds": 60, "training": {"epochs": 2, "lr": 0.3, "batch_size": 20, "weight_decay": 5e-4}}
+_COALITIONS = {"rounds": 100, "training": {"epochs": 1, "lr": 0.1, "batch_size": 32}}
+_NODES = {"rounds": 60, "model": {"name": "gcn", "hidden": [32]},
+          "training": {"epochs": 2, "lr": 0.5, "batch_size": 1000, "weight_decay": 5e-4}}
+
+
+def _setup(config: dict[str, Any], n_groups: int) -> dict[str, Any]:
+    return {"config": config, "settings": {"n_groups": n_groups}}
+
+
 SETUPS: dict[str, dict[str, Any]] = {
-    "digits-3shift": {"config": _DIGITS, "settings": {"n_groups": 3}},
+    "digits-3shift": _setup(_MIXED, 3),
+    "digits-one-concept": _setup(_MIXED, 3),
+    "digits-concept-shift": _setup(_COALITIONS, 4),
+    "digits-label-shift": _setup(_COALITIONS, 4),
+    "digits-rotated": _setup(_MIXED, 4),
+    "fmnist-label-shift": _setup(_COALITIONS, 4),
+    "fmnist-rotated": _setup(_COALITIONS, 4),
+    "minority-groups": _setup(_MIXED, 4),
+    "quantity-skew": _setup(_MIXED, 2),
+    "digits-vs-mnist": _setup(_MIXED, 2),
+    "graph-sbm": _setup(_NODES, 2),
+    "graph-debtopics13": _setup(_NODES, 2),
+    "graph-cora": _setup(_NODES, 2),
 }
 
 

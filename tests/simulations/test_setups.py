@@ -1,0 +1,31 @@
+"""How each scenario is trained unless told otherwise."""
+
+import pytest
+
+from fedclust.config import FederationConfig
+from graphclust.graph import InputError
+from simulations.scenarios import scenario, scenario_names
+from simulations.setups import SETUPS, load_setup
+
+
+def test_every_scenario_has_a_setup_that_is_a_valid_config():
+    assert set(SETUPS) == set(scenario_names())
+    for name, setup in SETUPS.items():
+        config = FederationConfig(algorithm="fedavg", federation=scenario("digits-3shift"), **setup["config"])
+        assert config.rounds >= 60 and setup["settings"]["n_groups"] >= 2, name
+
+
+def test_options_and_the_seed_reach_the_federation():
+    spec = load_setup("digits-3shift:n_clients=12,A=10", 5).federation
+    assert (spec.n_clients, spec.seed, spec.partition.labels.concentration) == (12, 5, 10)
+    assert load_setup("digits-3shift:seed=2", 5).federation.seed == 2, "what is written out wins"
+
+
+def test_a_federation_of_ones_own_from_a_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("source: digits\nn_clients: 7\n")
+    setup = load_setup(str(file), 3)
+    assert (setup.federation.n_clients, setup.federation.seed, setup.config) == (7, 3, {})
+    file.write_text("source: digits\nclients: 7\n")
+    with pytest.raises(InputError, match="clients"):
+        load_setup(str(file), 3)
