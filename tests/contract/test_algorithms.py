@@ -17,6 +17,7 @@ N = 6
 ROUNDS = 6
 QUICK = {
     "cfl": {"first_split": 3, "rho": 0.9},
+    "community": {"warmup": 3},
     "fedcollab": {"c": 4.0, "divergence": {"rounds": 8, "width": 16, "server_lr": 0.05}},
     "flhc": {"warmup": 3, "n_groups": 2},
     "hierarchical": {"warmup": 3, "min_size": 2},
@@ -25,6 +26,7 @@ QUICK = {
 """Settings under which six rounds see every phase of the algorithm."""
 ONE_GROUP = {
     "cfl": {"first_split": 10**6},
+    "community": {"method": "spectral", "n_groups": 1, "warmup": 2},
     "fedcollab": {"c": 1e9, "divergence": {"rounds": 2, "width": 2}},
     "fedprox": {"mu": 0.0},
     "hierarchical": {"warmup": 2, "cut": "k", "n_groups": 1, "meta": "fedavg"},
