@@ -34,7 +34,8 @@ def table(federation: Federation) -> pd.DataFrame:
     """One row for each client, those that train first.
 
     Columns: ``client``, ``role`` ("train" or "unseen"), ``train``, ``test``, ``validation`` (samples), ``nodes`` and
-    ``edges`` for clients on nodes, ``class_0``... (samples of all splits), ``true_<name>`` for all that is planted.
+    ``edges`` for clients on nodes, ``classes`` (samples of class 0, 1, ... in all splits, parted by spaces, so that the
+    row fits a screen), ``true_<name>`` for all that is planted.
     """
     rows = []
     for role, clients in (("train", federation.clients), ("unseen", federation.unseen)):
@@ -42,7 +43,7 @@ def table(federation: Federation) -> pd.DataFrame:
             counts = class_counts(c, federation.n_classes)
             rows.append({
                 "client": c.id, "role": role, **{s: len(getattr(c, s)) for s in SPLITS}, **_graph_size(c),
-                **{f"class_{k}": int(n) for k, n in enumerate(counts)},
+                "classes": " ".join(map(str, counts)),
                 **{f"true_{name}": of[c.id] for name, of in federation.truth.items() if c.id in of},
             })
     return pd.DataFrame(rows)
@@ -100,7 +101,7 @@ def load(folder: Path) -> tuple[Federation, FederationSpec]:
     if not (folder / _SPEC).is_file() or not (folder / _TABLE).is_file():
         raise InputError(f"{folder} holds no saved federation; `fedclust partition SCENARIO --out FOLDER` writes one")
     spec = read_model(folder / _SPEC, FederationSpec)
-    rows = pd.read_csv(folder / _TABLE, dtype={"client": str})
+    rows = pd.read_csv(folder / _TABLE, dtype={"client": str, "classes": str})
     held = {i: read_client(folder / _CLIENTS / f"{i}.npz") for i in rows["client"]}
     clients, unseen = (
         tuple(held[i] for i in rows["client"][rows["role"] == role]) for role in ("train", "unseen")
@@ -109,7 +110,7 @@ def load(folder: Path) -> tuple[Federation, FederationSpec]:
         column.removeprefix("true_"): {i: int(v) for i, v in zip(rows["client"], rows[column], strict=True)}
         for column in rows.columns if column.startswith("true_")
     }
-    return Federation(clients, unseen, sum(c.startswith("class_") for c in rows.columns), truth), spec
+    return Federation(clients, unseen, len(rows["classes"].iloc[0].split()), truth), spec
 
 
 def draw(federation: Federation) -> Figure:
@@ -127,7 +128,7 @@ def draw(federation: Federation) -> Figure:
     size = float(np.clip(2.5 + 0.24 * len(rows), 6, 24)), 3.4 + 0.4 * len(strips)
     figure = Figure(figsize=size, layout="constrained")
     bars, *below = np.atleast_1d(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
-    _bars(bars, rows, federation.n_classes)
+    _bars(bars, rows)
     for axes in (bars, *below):
         axes.tick_params(bottom=False)
     for axes, name in zip(below, strips, strict=True):
@@ -139,10 +140,10 @@ def draw(federation: Federation) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, rows: pd.DataFrame, n_classes: int) -> None:
+def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     bottom = np.zeros(len(rows))
-    for k in range(n_classes):
-        counts = rows[f"class_{k}"].to_numpy()
+    per_class = np.array([row.split() for row in rows["classes"]], dtype=int).T
+    for k, counts in enumerate(per_class):
         hatch = "" if k < len(_COLOURS) else "///"
         axes.bar(range(len(rows)), counts, 0.86, bottom, color=_COLOURS[k % len(_COLOURS)], hatch=hatch, label=str(k))
         bottom += counts
@@ -158,7 +159,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, n_classes: int) -> None:
     axes.set_ylabel("samples")
     parted = "; dotted lines part the true groups" if "true_group" in rows else ""
     axes.set_title(f"Labels as each client sees them{parted}", fontsize=9, loc="left", pad=14)
-    axes.legend(title="class", fontsize=7, title_fontsize=7, ncols=1 if n_classes <= 12 else 2, loc="upper left",
+    axes.legend(title="class", fontsize=7, title_fontsize=7, ncols=1 + len(per_class) // 13, loc="upper left",
                 bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

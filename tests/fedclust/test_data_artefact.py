@@ -50,12 +50,12 @@ def tiny():
 def test_the_table_by_hand():
     rows = table(tiny())
     assert rows.to_dict("records") == [
-        {"client": "a", "role": "train", "train": 3, "test": 1, "validation": 0, "class_0": 2, "class_1": 1,
-         "class_2": 1, "true_concept": 0, "true_group": 0},
-        {"client": "b", "role": "train", "train": 1, "test": 2, "validation": 1, "class_0": 1, "class_1": 3,
-         "class_2": 0, "true_concept": 1, "true_group": 1},
-        {"client": "n", "role": "unseen", "train": 2, "test": 1, "validation": 0, "class_0": 0, "class_1": 0,
-         "class_2": 3, "true_concept": 1, "true_group": 1},
+        {"client": "a", "role": "train", "train": 3, "test": 1, "validation": 0, "classes": "2 1 1",
+         "true_concept": 0, "true_group": 0},
+        {"client": "b", "role": "train", "train": 1, "test": 2, "validation": 1, "classes": "1 3 0",
+         "true_concept": 1, "true_group": 1},
+        {"client": "n", "role": "unseen", "train": 2, "test": 1, "validation": 0, "classes": "0 0 3",
+         "true_concept": 1, "true_group": 1},
     ]
     assert class_counts(tiny().clients[0], 4).tolist() == [2, 1, 1, 0]
 
