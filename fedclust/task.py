@@ -159,7 +159,7 @@ class Cohort:
     def _batch_loss(self, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None,
                     weight: Tensor) -> Tensor:
         """sum_j w_j l_j; the weights hold the mask and the division by the batch size."""
-        return (weight * cross_entropy(self.model, params, x, y, at, adjacency)).sum()
+        return weight @ cross_entropy(self.model, params, x, y, at, adjacency)
 
     def _gradient(self, i: int, weight: Tensor | None) -> _Gradient:
         """Gradient of one model on a batch of client i."""
