@@ -68,5 +68,4 @@ def conclude(
     record.rounds_done, record.seconds_per_round = len(training), fmean(r["seconds"] for r in training)
     record.bytes_up, record.bytes_down = (sum(r[key] for r in rounds) for key in ("bytes_up", "bytes_down"))
     record.left_out = sum(len(r["failures"]) for r in rounds)
-    record.timings["total"] = result.seconds
     record.metrics = evaluate(tables)

@@ -9,11 +9,8 @@ from typing import Any
 
 from fedclust.config import FederationConfig
 from fedclust.data.spec import build_federation
-from fedclust.evaluation import evaluate
 from fedclust.models import Model
-from fedclust.outcome import outcome
-from fedclust.record import FederationRecord
-from fedclust.state import FederationResult
+from fedclust.record import FederationRecord, conclude
 from fedclust.trained import TrainedFederation
 from graphclust.monitor import Monitor
 from graphclust.runs.execute import set_threads
@@ -54,31 +51,17 @@ def _simulate(
     federation = build_federation(config.federation)
     config.check(len(federation.clients))
     record.timings["load"] = time.perf_counter() - clock
-    record.n_clients, record.n_unseen = len(federation.clients), len(federation.unseen)
     clock, cpu = time.perf_counter(), time.process_time()
     checkpoint = run_dir.path / "checkpoint.safetensors"
     result = get_engine(config.engine)(config, checkpoint=checkpoint, monitor=monitor)
     record.timings["fit"] = time.perf_counter() - clock
     record.timings["fit_cpu"] = time.process_time() - cpu
     record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = outcome(result, federation.truth)
-    record.metrics = evaluate(found)
-    found.save(run_dir.path)
-    run_dir.write_history(result.history.rounds)
+    conclude(record, run_dir, result, federation.truth)
     model = Model(config.model, federation.input_shape, federation.n_classes)
     trained = TrainedFederation(config.algorithm, config.make(), model, result.state, config.seed)
     trained.save(run_dir.path / "model")
-    _account(record, result)
     checkpoint.unlink(missing_ok=True)
-
-
-def _account(record: FederationRecord, result: FederationResult) -> None:
-    """What the run cost."""
-    rounds = result.history.rounds
-    record.rounds_done = sum(r["phase"] == "train" for r in rounds)
-    record.bytes_up, record.bytes_down = (sum(part[way] for part in result.traffic.values()) for way in ("up", "down"))
-    record.seconds_per_round = sum(r["seconds"] for r in rounds) / len(rounds)
-    record.left_out = sum(len(r["failures"]) for r in rounds)
 
 
 def summary(config: FederationConfig, rows: list[dict[str, Any]], folder: Path, page: Path) -> dict[str, Any]:
