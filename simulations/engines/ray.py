@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,18 +70,52 @@ def simulate_all(
     sizes = sorted({len(simulated_federation(c).everyone) for c in configs})
     if len(sizes) != 1:
         raise InputError(f"the configs have {sizes} clients; one Flower run has one number of nodes: run them apart")
-    # the path of Ray's sockets must stay below 108 characters
+    with private_home() as home:
+        (home / "out").mkdir()
+        (home / "config.json").write_text("[" + ",".join(c.model_dump_json() for c in configs) + "]")
+        settings: dict[str, str | int] = {
+            "config": str(home / "config.json"), "clients": sizes[0], "folder": str(home / "out"),
+        }
+        watch, threads = _Watch(home / "out", configs, monitor or Silent()), max(c.threads for c in configs)
+        log = flwr_run(APP, home, settings, nodes=sizes[0], cpus=cpus, threads=threads, look=watch.look)
+        return _results(home / "out", len(configs), log)
+
+
+@contextmanager
+def private_home() -> Iterator[Path]:
+    """A folder for all that Flower and Ray write, removed at the end, also by Ctrl-C and SIGTERM."""
     with _terminable():
-        home = Path(tempfile.mkdtemp(prefix="fedclust-"))
+        home = Path(tempfile.mkdtemp(prefix="fedclust-"))  # short: the path of Ray's sockets has 107 characters at most
         try:
-            (home / "out").mkdir()
-            (home / "config.json").write_text("[" + ",".join(c.model_dump_json() for c in configs) + "]")
-            variables = _variables(home, max(c.threads for c in configs))
-            with _superlink(home, variables) as address:
-                _run(home, variables, address, sizes[0], cpus, configs, monitor or Silent())
-            return [FederationResult.load(home / "out" / f"result-{job}.safetensors") for job in range(len(configs))]
+            yield home
         finally:
             shutil.rmtree(home, ignore_errors=True)
+
+
+def flwr_run(
+    app: Path, home: Path, settings: Mapping[str, str | int], *, nodes: int, cpus: int | None = None, threads: int = 1,
+    look: Callable[[], None] = lambda: None,
+) -> str:
+    """`flwr run` of an app on a SuperLink of its own; when it returns, every process that it started is gone.
+
+    Parameters
+    ----------
+    app : folder of the app's pyproject.toml
+    home : see :func:`private_home`
+    settings : the run config
+    nodes : number of SuperNodes
+    cpus : Ray actors; None: as many as there are processors
+    threads : of every process
+    look : called every half second
+
+    Returns
+    -------
+    the end of Flower's log; Flower's exit code does not tell whether the app ran to its end
+    """
+    variables = _variables(home, threads)
+    with _superlink(home, variables) as address:
+        _run(app, home, variables, address, settings, nodes, cpus, look)
+    return _tail(home)
 
 
 @contextmanager
@@ -158,35 +192,38 @@ def _signal(process: psutil.Process, how: str) -> None:
         return
 
 
-def _run(home: Path, variables: dict[str, str], address: str, nodes: int, cpus: int | None,
-         configs: Sequence[FederationConfig], monitor: Monitor) -> None:
+def _run(app: Path, home: Path, variables: dict[str, str], address: str, settings: Mapping[str, str | int], nodes: int,
+         cpus: int | None, look: Callable[[], None]) -> None:
     """`flwr run`, watched until it ends."""
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "{address}"\ninsecure = true\n')
-    (home / "run.toml").write_text(
-        f"clients = {nodes}\nconfig = {json.dumps(str(home / 'config.json'))}\n"
-        f"folder = {json.dumps(str(home / 'out'))}\n")
+    # a JSON string or number is a TOML one
+    (home / "run.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
     if cpus is not None:
         federation += f" init-args-num-cpus={cpus}"
-    command = ["flwr", "run", str(APP), "own", "--stream", "--federation-config", federation,
+    command = ["flwr", "run", str(app), "own", "--stream", "--federation-config", federation,
                "--run-config", str(home / "run.toml")]
     with (home / "run.log").open("w") as log:
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
     try:
-        watch = _Watch(home / "out", configs, monitor)
         while process.poll() is None:
-            watch.look()
+            look()
             time.sleep(0.5)
-        watch.look()
+        look()
     finally:
         _end(process)
-    error = home / "out" / "error.json"
-    if error.exists():
-        held = json.loads(error.read_text())
+
+
+def _results(out: Path, jobs: int, log: str) -> list[FederationResult]:
+    """What the server wrote, or its error."""
+    if (out / "error.json").exists():
+        held = json.loads((out / "error.json").read_text())
         raise (InputError if held["type"] == "InputError" else RunStopped)(held["message"])
-    if not (home / "out" / f"result-{len(configs) - 1}.safetensors").exists():
-        raise RunStopped(f"flwr run ended without a result (exit code {process.returncode}):\n{_tail(home)}")
+    files = [out / f"result-{job}.safetensors" for job in range(jobs)]
+    if not files[-1].exists():
+        raise RunStopped(f"flwr run ended without a result:\n{log}")
+    return [FederationResult.load(file) for file in files]
 
 
 class _Watch:
