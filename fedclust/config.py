@@ -76,7 +76,7 @@ class FederationConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """Folder name of the run: readable parts and the fingerprint."""
-        words = (self.name, self.scenario, f"s{self.seed}")
+        words = (self.algorithm, self.scenario, f"s{self.seed}")
         plain = "-".join("".join(c if c.isalnum() else "_" for c in w)[:40] for w in words)
         return f"{plain}-{self.fingerprint()}"
 
@@ -90,5 +90,5 @@ class FederationConfig(BaseModel):
         asked = max(1, round(self.fraction * n_clients))
         if self.min_replies > asked:
             raise InputError(
-                f"min_replies = {self.min_replies}: a round asks {asked} of {n_clients} clients; lower it or raise fraction"
+                f"min_replies = {self.min_replies}: a round asks {asked} of {n_clients} clients; lower it"
             )

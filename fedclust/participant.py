@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fedclust.algorithms import FederatedAlgorithm
 from fedclust.config import FederationConfig
+from fedclust.data.build import build_federation
 from fedclust.data.client import ClientData, Federation, Split
-from fedclust.data.spec import FederationSpec, build_federation
+from fedclust.data.spec import FederationSpec
 from fedclust.models import Model, ModelConfig
 from fedclust.run_config import config_text, jobs
 from fedclust.task import Cohort, stream

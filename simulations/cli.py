@@ -181,7 +181,7 @@ def partition(
 ) -> None:
     """Who holds what: build a federation, save it, and look at it before anything is trained on it."""
     from fedclust.data.artefact import draw, save, table
-    from fedclust.data.spec import build_federation
+    from fedclust.data.build import build_federation
     from simulations.setups import load_setup
 
     spec = load_setup(scenario, seed).federation
@@ -215,7 +215,7 @@ def assign(
     as_json: Json = False,
 ) -> None:
     """The group of a client that was never seen in training, or "undetermined" where it cannot be known."""
-    from fedclust.newcomer import assign_file
+    from fedclust.joining import assign_file
 
     document = assign_file(model_dir, data, shots=shots, out=out)
     emit(document, as_json, lambda: print_rows(["what", "value"], [[k, cell(v)] for k, v in document.items()]))

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedclust.algorithms import get_algorithm
 from fedclust.config import Engine, FederationConfig
-from fedclust.data.spec import FederationSpec, build_federation
+from fedclust.data.build import build_federation
+from fedclust.data.spec import FederationSpec
 from graphclust.bench import read_model
 from graphclust.graph import InputError
 from simulations.setups import Setup, load_setup

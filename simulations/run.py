@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedclust.config import FederationConfig
-from fedclust.data.spec import build_federation
+from fedclust.data.build import build_federation
 from fedclust.models import Model
 from fedclust.record import FederationRecord, conclude
 from fedclust.trained import TrainedFederation

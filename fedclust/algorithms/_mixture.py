@@ -37,8 +37,8 @@ class Mixture(FederatedAlgorithm):
 
     EM finds a local optimum, and which one is decided by the initial models: two concepts in one group, and one torn
     between two, is a stable state. So, as for k-means, several starts are tried and the likelihood, which sees no
-    truth, chooses: sum_ij ln sum_k omega_ik exp(-cost_ijk). While they run, a client is sent and sends ``restarts`` times K
-    models. Groups are numbered through: start s has groups s K to s K + K - 1.
+    truth, chooses: sum_ij ln sum_k omega_ik exp(-cost_ijk). While they run, a client is sent and sends ``restarts``
+    times K models. Groups are numbered through: start s has groups s K to s K + K - 1.
     """
 
     sends: ClassVar[str] = "K models and its weights"

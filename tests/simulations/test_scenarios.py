@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedclust.data.build import build_federation
 from fedclust.data.sources import _fashion, _mnist
-from fedclust.data.spec import FederationSpec, build_federation
+from fedclust.data.spec import FederationSpec
 from graphclust.graph import InputError
 from simulations.scenarios import describe_scenarios, scenario, scenario_names
 
