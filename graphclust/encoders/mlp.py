@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from graphclust.encoders.initial import uniform_
 from graphclust.encoders.sparse import SparseInput
 
-# Above four times this many rows the layers after the first work on that many at a time: the backward pass then holds
-# the gradients of one part only (100 MB less for 10,000 rows of the paper's network), and finds them in the cache.
+# Above four times this many rows the layers (but a sparse first one) work on that many at a time: the backward pass
+# then holds the gradients of one part only (100 MB less for 10,000 rows of the paper's network), and finds them in the
+# cache.
 ROWS = 1024
 
 
@@ -35,16 +36,20 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor | SparseInput) -> Tensor:
         """Map (n, d), dense or :class:`SparseInput`, to (n, out)."""
-        first = self.layers[0]
-        h = x.linear(first) if isinstance(x, SparseInput) else first(x)
-        if len(self.layers) == 1:
-            return h
-        h = torch.relu_(h)
+        layers = list(self.layers)
+        if isinstance(x, SparseInput):
+            h = x.linear(layers.pop(0))
+            if not layers:
+                return h
+            h = torch.relu_(h)
+        else:
+            h = x
         if len(h) <= 4 * ROWS:
-            return self._rest(h)
-        return torch.cat([self._rest(part) for part in h.split(ROWS)])
+            return _through(layers, h)
+        return torch.cat([_through(layers, part) for part in h.split(ROWS)])
 
-    def _rest(self, h: Tensor) -> Tensor:
-        for layer in self.layers[1:-1]:
-            h = torch.relu_(layer(h))
-        return self.layers[-1](h)
+
+def _through(layers: Sequence[nn.Module], h: Tensor) -> Tensor:
+    for layer in layers[:-1]:
+        h = torch.relu_(layer(h))
+    return layers[-1](h)

@@ -36,11 +36,11 @@ class Pairs:
 
     @classmethod
     def from_scipy(cls, matrix: sp.csr_array, device: torch.device | str = "cpu", dtype: Any = np.float32) -> Self:
-        """Copy a scipy CSR matrix to ``device``."""
+        """A scipy CSR matrix on ``device``; on the CPU a view of it, which nothing may write to."""
         position = np.arange(matrix.nnz, dtype=matrix.indices.dtype)
         order = sp.csr_array((position, matrix.indices, matrix.indptr), shape=matrix.shape).T.tocsr()
         parts = (matrix.indptr, matrix.indices, matrix.data.astype(dtype), order.indptr, order.indices, order.data)
-        crow, col, weight, crow_t, col_t, positions = (torch.tensor(part, device=device) for part in parts)
+        crow, col, weight, crow_t, col_t, positions = (torch.as_tensor(part, device=device) for part in parts)
         return cls(crow, col, weight, crow_t, col_t, positions, matrix.shape)
 
     def rows(self) -> Tensor:
