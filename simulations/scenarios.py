@@ -23,10 +23,10 @@ from graphclust.graph import InputError
 
 _BLOCKS = Deal(how="blocks")
 _CONCEPTS = ("identity", "reverse", "next", "next:4")
-_KINDS = ("noise", 0.25), ("contrast", 0.4), ("blur", 0.6), ("rotate", 20.0)
 # clean .6, each corruption .1: 40 % of the clients have one
 _CORRUPTED = FeatureShift(
-    variants=(Corruption(), *(Corruption(kind=k, amount=a) for k, a in _KINDS)),
+    variants=(Corruption(), Corruption(kind="noise", amount=0.25), Corruption(kind="contrast", amount=0.4),
+              Corruption(kind="blur", amount=0.6), Corruption(kind="rotate", amount=20.0)),
     deal=Deal(how="dealt", shares=(0.6, 0.1, 0.1, 0.1, 0.1)),
 )
 # class supports {0..3}, {1..4}, {5..8}, {6..9}, the first and the last class of each at half weight
