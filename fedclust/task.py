@@ -165,9 +165,14 @@ class Cohort:
         """Gradient of one model on a batch of client i."""
 
         def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
-            leaves = self.model.hold(params)
             w = torch.full(index.shape, 1 / max(len(index), 1))
-            loss = self._batch_loss(None, *self._inputs(i, index), w if weight is None else w * weight[index])
+            if weight is not None:
+                w *= weight[index]
+            x, y, at, adjacency = self._inputs(i, index)
+            if self.model.has_gradient:
+                return self.model.gradient(params, x, y, w)
+            leaves = self.model.hold(params)
+            loss = self._batch_loss(None, x, y, at, adjacency, w)
             return dict(zip(params, torch.autograd.grad(loss, leaves), strict=True))
 
         return gradient

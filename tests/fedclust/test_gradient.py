@@ -1,0 +1,26 @@
+"""The gradient written out is autograd's."""
+
+import pytest
+import torch
+
+from fedclust.models import Model, ModelConfig
+from fedclust.task import cross_entropy, stream
+
+
+@pytest.mark.parametrize("config", [ModelConfig(name="linear"), ModelConfig(hidden=(5,)), ModelConfig(hidden=(7, 5))])
+@pytest.mark.parametrize("n", [1, 9])
+def test_backpropagation_is_autograds(config, n):
+    model, g = Model(config, (2, 3), 4), stream(0, "data")
+    x, y, weight = torch.randn(n, 2, 3, generator=g), torch.randint(4, (n,), generator=g), torch.rand(n, generator=g)
+    params = model.init(stream(0, "init"))
+    leaves = {name: p.clone().requires_grad_() for name, p in reversed(params.items())}
+    expected = torch.autograd.grad(weight @ cross_entropy(model, leaves, x, y, None, None), list(leaves.values()))
+    found = model.gradient(params, x, y, weight)
+    assert found.keys() == params.keys()
+    for name, e in zip(leaves, expected, strict=True):
+        assert torch.allclose(found[name], e, atol=1e-6), name
+
+
+def test_only_architectures_that_it_knows():
+    assert not Model(ModelConfig(name="gcn"), (3,), 2).has_gradient
+    assert not Model(ModelConfig(name="convnet"), (1, 8, 8), 2).has_gradient
