@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedclust.config import FederationConfig
-from fedclust.data.build import build_federation
 from fedclust.models import Model
+from fedclust.participant import simulated_federation
 from fedclust.record import FederationRecord, conclude
 from fedclust.trained import TrainedFederation
 from graphclust.monitor import Monitor
@@ -48,7 +48,7 @@ def _simulate(
 ) -> None:
     set_threads(config.threads)
     clock = time.perf_counter()
-    federation = build_federation(config.federation)
+    federation = simulated_federation(config)
     config.check(len(federation.clients))
     record.timings["load"] = time.perf_counter() - clock
     clock, cpu = time.perf_counter(), time.process_time()
