@@ -32,7 +32,7 @@ class Kind(StrEnum):
     scenarios = "scenarios"
 
 
-SCENARIO = "NAME, NAME:key=value,... or the YAML of a federation; see fedclust list scenarios."
+SCENARIO = "NAME, NAME:key=value,..., a YAML, a saved federation, or a folder with a file for each client."
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0..N-1.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Training rounds.  [default: the scenario's]")]
 EngineOption = Annotated[Engine | None, typer.Option(help="inprocess: here, at once; ray: Flower's simulation.")]

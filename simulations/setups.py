@@ -49,8 +49,20 @@ class Setup:
 
 
 def load_setup(ref: str, seed: int) -> Setup:
-    """The setup of a scenario ``NAME``, ``NAME:key=value,...`` or the YAML file of a federation, with ``seed``."""
+    """The setup of a scenario's reference, with ``seed``.
+
+    Parameters
+    ----------
+    ref : ``NAME`` or ``NAME:key=value,...``; the YAML file of a federation; the folder of a saved one (``fedclust
+        partition``), which keeps the seed it was saved with; or a folder with an npz or csv file for each client
+    seed : of everything that is drawn
+    """
+    path = Path(ref)
+    if path.is_dir():
+        if (path / "spec.yaml").is_file():
+            return Setup(read_model(path / "spec.yaml", FederationSpec))
+        return Setup(FederationSpec.model_validate({"source": ref, "partition": {"kind": "files"}, "seed": seed}))
     if ref.endswith((".yaml", ".yml")):
-        return Setup(read_model(Path(ref), FederationSpec).model_copy(update={"seed": seed}))
+        return Setup(read_model(path, FederationSpec).model_copy(update={"seed": seed}))
     name, options = parse_ref(ref)
     return Setup(scenario(name, **{"seed": seed, **options}), **SETUPS.get(name, {}))

@@ -1,8 +1,11 @@
 """How each scenario is trained unless told otherwise."""
 
+import numpy as np
 import pytest
 
 from fedclust.config import FederationConfig
+from fedclust.data.artefact import save
+from fedclust.data.build import build_federation
 from graphclust.graph import InputError
 from simulations.scenarios import scenario, scenario_names
 from simulations.setups import SETUPS, load_setup
@@ -29,3 +32,20 @@ def test_a_federation_of_ones_own_from_a_file(tmp_path):
     file.write_text("source: digits\nclients: 7\n")
     with pytest.raises(InputError, match="clients"):
         load_setup(str(file), 3)
+
+
+def test_a_saved_federation_is_a_scenario_and_keeps_its_seed(tmp_path):
+    spec = scenario("digits-3shift", n_clients=3, seed=4)
+    save(build_federation(spec), spec, tmp_path / "mine")
+    assert load_setup(str(tmp_path / "mine"), 9).federation == spec
+
+
+def test_a_folder_with_a_file_for_each_client_is_a_scenario(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("paris", "rome"):
+        np.savez(tmp_path / f"{name}.npz", x=rng.random((20, 5), dtype=np.float32), y=np.arange(20) % 2)
+    federation = build_federation(load_setup(str(tmp_path), 0).federation)
+    assert [c.id for c in federation.clients] == ["paris", "rome"] and federation.n_classes == 2
+    (tmp_path / "rome.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="rome"):
+        build_federation(load_setup(str(tmp_path), 0).federation)
