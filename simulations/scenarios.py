@@ -61,7 +61,7 @@ def digits_concept_shift(
 ) -> FederationSpec:
     """Four label maps in blocks (identity, reverse first 4, reverse, both); the first half of the clients is big.
 
-    400 test pictures each, nearly all there are: whether a client is better off than alone (IPR) is a matter of a percent.
+    400 test pictures each, nearly all there are: whether a client fares better than alone (IPR) is often one percent.
     """
     return FederationSpec(
         n_clients=n_clients,
