@@ -21,10 +21,10 @@ demo: $(READY)   ## set up, benchmark seven methods on embedded data, show the t
 	$(BIN)/graphclust bench configs/suites/demo.yaml --jobs 2 --out runs/demo
 
 test: $(READY)   ## set up and run the tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 lint: $(READY)   ## ruff and mypy
 	$(BIN)/ruff check graphclust fedclust simulations tests benchmarks

@@ -50,7 +50,6 @@ def simulated(tmp_path_factory):
     return cwd, json.loads(cli(*SIMULATE, cwd=cwd)[0])
 
 
-@pytest.mark.xdist_group("simulated")
 def test_simulate_prints_one_document_with_means_and_runs(simulated):
     cwd, doc = simulated
     said = {"algorithm": "ifca", "scenario": SIX, "seeds": [0, 1], "rounds": 3, "engine": "inprocess"}
@@ -62,7 +61,6 @@ def test_simulate_prints_one_document_with_means_and_runs(simulated):
     assert len(list((cwd / "here/runs").glob("*/record.json"))) == 8  # ifca, local, fedavg, oracle on two seeds
 
 
-@pytest.mark.xdist_group("simulated")
 def test_the_report_is_one_page_with_its_tables(simulated):
     cwd, doc = simulated
     page = (cwd / doc["report"]).read_text()
@@ -73,7 +71,6 @@ def test_the_report_is_one_page_with_its_tables(simulated):
     assert {"report.html", "table.md", "table.csv", "table.tex"} <= {f.name for f in (cwd / "here").iterdir()}
 
 
-@pytest.mark.xdist_group("simulated")
 def test_a_finished_simulation_is_not_run_again(simulated):
     cwd, doc = simulated
     before = {f: f.stat().st_mtime_ns for f in (cwd / "here/runs").glob("*/record.json")}
@@ -82,14 +79,12 @@ def test_a_finished_simulation_is_not_run_again(simulated):
     assert before == {f: f.stat().st_mtime_ns for f in (cwd / "here/runs").glob("*/record.json")}
 
 
-@pytest.mark.xdist_group("simulated")
 def test_another_plan_does_not_take_over_the_folder(simulated):
     cwd, _ = simulated
     _, error = cli("simulate", "ifca", "--scenario", SIX, "--rounds", 4, "--out", "here", cwd=cwd, code=2)
     assert "holds another" in error and "--out" in error
 
 
-@pytest.mark.xdist_group("simulated")
 def test_a_newcomer_is_assigned_from_its_file(simulated, tmp_path):
     cwd, doc = simulated
     x, y = np.random.default_rng(0).random((30, 64), dtype=np.float32), np.arange(30) % 10

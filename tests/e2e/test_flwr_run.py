@@ -20,8 +20,6 @@ from graphclust.graph import InputError
 from simulations.engines import get_engine, ray
 from tests.simulations.test_inprocess import tiny
 
-# one process for all of them: Ray starts once, and what a run leaves behind is not another's
-pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"oracle": {"true_groups": (0, 1, 0, 1)}}
 
