@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
+import sys
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,26 +10,19 @@ from pydantic import ValidationError
 from fedclust.algorithms.base import FederatedAlgorithm
 from fedclust.task import Training
 from graphclust.graph import InputError
+from graphclust.registry import class_in, names_in
 
 __all__ = ["FederatedAlgorithm", "algorithm_names", "describe_algorithms", "get_algorithm", "make_algorithm"]
 
 
 def algorithm_names() -> list[str]:
     """Names of all algorithms, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
+    return names_in(sys.modules[__name__])
 
 
 def get_algorithm(name: str) -> type[FederatedAlgorithm]:
     """The class of the algorithm called ``name``; InputError, with the nearest name, when there is none."""
-    if name not in algorithm_names():
-        near = difflib.get_close_matches(name, algorithm_names(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"unknown algorithm {name!r}; {hint}the algorithms are: {', '.join(algorithm_names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    return next(
-        c for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, FederatedAlgorithm) and c.__module__ == module.__name__
-    )
+    return class_in(sys.modules[__name__], name, FederatedAlgorithm, "algorithm")
 
 
 def make_algorithm(
@@ -54,6 +45,6 @@ def describe_algorithms() -> list[dict[str, Any]]:
         cls = get_algorithm(name)
         settings = {field: info.get_default(call_default_factory=True) for field, info in cls.model_fields.items()
                     if field != "training"}
-        summary = (importlib.import_module(cls.__module__).__doc__ or "").partition("\n")[0]
+        summary = (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0]
         rows.append({"name": name, "summary": summary, "sends": cls.sends, "source": cls.source, "settings": settings})
     return rows
