@@ -124,7 +124,7 @@ def from_adjacency(matrix: Any, x: Any = None, node_ids: np.ndarray | None = Non
     if (a != at).nnz:
         a = sp.csr_array(a.maximum(at))
     a.sort_indices()
-    return Graph(a, check_features(x, n), _check_ids(node_ids, n))
+    return Graph(a, check_features(x, n), check_ids(node_ids, n))
 
 
 def check_features(x: Any, n: int) -> np.ndarray | sp.csr_array | None:
@@ -158,7 +158,8 @@ def _csr(matrix: Any) -> sp.csr_array:
     return a
 
 
-def _check_ids(node_ids: Any, n: int) -> np.ndarray | None:
+def check_ids(node_ids: Any, n: int) -> np.ndarray | None:
+    """The ids as an array; InputError unless there is one for each of the ``n`` nodes."""
     if node_ids is None:
         return None
     ids = np.asarray(node_ids)
@@ -172,7 +173,8 @@ def as_graph(data: Any) -> Graph:
 
     Parameters
     ----------
-    data : Graph, torch_geometric Data, networkx or igraph graph, scipy sparse (n, n), or ``(x, edge_index)``
+    data : Graph, torch_geometric Data, networkx or igraph graph, scipy sparse (n, n), or ``(x, edge_index)``; of a
+        Stream or a TemporalData, the aggregated graph (:meth:`graphclust.stream.Stream.graph`)
         Of a Data object ``x``, ``edge_index``, ``edge_weight`` (or a one-column ``edge_attr``) and ``node_id``
         are read; labels never are. Networkx and igraph graphs use the edge attribute ``weight`` if there is one.
 
@@ -181,10 +183,14 @@ def as_graph(data: Any) -> Graph:
     InputError
         Any other type, and whatever :func:`build_graph` refuses.
     """
+    from graphclust.stream import as_stream, is_temporal  # a stream is built on graphs, not the other way round
+
     if isinstance(data, Graph):
         return data
     if sp.issparse(data):
         return from_adjacency(data)
+    if is_temporal(data):
+        return as_stream(data).graph()
     if hasattr(data, "edge_index") and hasattr(data, "num_nodes"):
         return _from_pyg(data)
     package = type(data).__module__.partition(".")[0]

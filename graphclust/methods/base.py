@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils._param_validation import InvalidParameterError
 
-from graphclust.graph import Graph, InputError, as_graph
+from graphclust.graph import InputError, as_graph
 from graphclust.monitor import Monitor, Silent
+from graphclust.stream import as_stream
 
 
 @dataclass
@@ -22,6 +23,9 @@ class Clustering:
     ``labels`` (n,) int; ``soft_assignment`` (n, K) with rows summing to 1 and column c belonging to label c;
     ``embedding`` (n, d); ``history`` one dict of losses an epoch; ``chosen`` what the method itself decided without
     labels (number of steps, stopping epoch, resolution...), for the run record.
+
+    Of temporal methods that follow clusters over time: ``window_labels`` (W, n) int, a cluster having the id that it has
+    in ``labels``, -1 for a node without an event in that window, and ``window_edges`` (W + 1,), the times between them.
     """
 
     labels: np.ndarray
@@ -29,6 +33,8 @@ class Clustering:
     soft_assignment: np.ndarray | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
+    window_labels: np.ndarray | None = None
+    window_edges: np.ndarray | None = None
 
 
 class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
@@ -50,6 +56,9 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         Losses per epoch; empty for methods that do not train.
     chosen_ : dict
         What the method decided by itself, without labels.
+    window_labels_, window_edges_ : ndarray of shape (W, n) and (W + 1,), or None
+        Of temporal methods that follow clusters over time: the cluster of each node in each window of time (-1: no
+        event in it; an id >= n_clusters_: a cluster that ``labels_`` has no more), and the times between the windows.
     privacy_ : None
         The privacy spent, for private methods.
     """
@@ -61,6 +70,9 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
     needs_features: ClassVar[bool] = False
     needs_k: ClassVar[bool] = False
     """True when ``n_clusters`` must be given (the method cannot find it)."""
+    temporal: ClassVar[bool] = False
+    """True when the method reads the times of events: :meth:`_cluster` then gets a Stream, else a Graph (of a stream
+    the aggregated one)."""
     trains: ClassVar[bool] = False
     """True when the method has epochs, a history and a checkpoint."""
 
@@ -71,7 +83,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        data : whatever :func:`graphclust.graph.as_graph` takes
+        data : whatever :func:`graphclust.graph.as_graph` takes; for a temporal method what
+            :func:`graphclust.stream.as_stream` takes
         y : ignored, as scikit-learn's clusterers do
         monitor : watcher of the training, optional
 
@@ -84,7 +97,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
             self._validate_params()
         except InvalidParameterError as e:
             raise InputError(str(e)) from e
-        graph = as_graph(data)
+        graph = as_stream(data) if self.temporal else as_graph(data)
         self._check(graph)
         found = self._cluster(graph, np.random.default_rng(self._seed()), monitor or Silent())
         if len(found.labels) != graph.n:
@@ -97,6 +110,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
             empty = np.setdiff1d(np.arange(soft.shape[1]), order)
             soft = soft[:, np.concatenate((order, empty)).astype(int)]
         self.soft_assignment_ = soft
+        self.window_labels_ = None if found.window_labels is None else follow(found.window_labels, order)
+        self.window_edges_ = found.window_edges
         self.history_ = found.history
         self.chosen_ = found.chosen
         self.privacy_ = None
@@ -107,13 +122,13 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         return self.fit(data, y, **kwargs).labels_
 
     @abstractmethod
-    def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        """Compute the partition; all randomness comes from ``rng``."""
+    def _cluster(self, graph: Any, rng: np.random.Generator, monitor: Monitor) -> Clustering:
+        """Compute the partition of the Graph (temporal methods: Stream); all randomness comes from ``rng``."""
 
     def _seed(self) -> Any:
         return getattr(self, "random_state", None)
 
-    def _check(self, graph: Graph) -> None:
+    def _check(self, graph: Any) -> None:
         k = getattr(self, "n_clusters", None)
         if k is None and self.needs_k:
             raise InputError(
@@ -139,3 +154,12 @@ def by_size(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return rank[inverse].astype(np.int64), old[order]
+
+
+def follow(window_labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rename clusters as :func:`by_size` did: old id order[c] becomes c, ids not in ``order`` follow, -1 stays."""
+    others = np.setdiff1d(window_labels, np.append(order, -1))
+    old = np.concatenate((order, others))
+    rank = np.argsort(old)
+    renamed = rank[np.searchsorted(old, window_labels, sorter=rank).clip(max=len(old) - 1)]
+    return np.where(window_labels < 0, -1, renamed).astype(np.int64)

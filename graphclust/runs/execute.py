@@ -19,6 +19,7 @@ from graphclust.monitor import Monitor, Silent
 from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.store import RunDir, save_array
+from graphclust.stream import as_stream, is_temporal
 
 # those that can change a result
 PACKAGES = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
@@ -133,7 +134,9 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: Run
     clock = time.perf_counter()
     data = load(config.data)
     y = data.y.numpy() if getattr(data, "y", None) is not None else None
-    graph = as_graph(data)  # from here on the method sees features and edges only: the labels stay behind
+    # from here on the method sees features and edges or events only: the labels stay behind
+    seen = as_stream(data) if is_temporal(data) else as_graph(data)
+    graph = as_graph(seen)
     record.timings["load"] = time.perf_counter() - clock
     record.n_nodes, record.n_edges = graph.n, graph.m
     k, record.k_source = resolve_k(config, data)  # type: ignore[assignment]
@@ -144,7 +147,7 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: Run
     trace = Trace(graph.n, run_dir.path if cls.trains else None, inner)
     clock, cpu = time.perf_counter(), time.process_time()
     try:
-        clusterer.fit(graph, monitor=trace)
+        clusterer.fit(seen, monitor=trace)
     except Exception:
         trace.clear()  # a failed run starts anew; an interrupted one goes on from its checkpoint
         raise

@@ -1,0 +1,156 @@
+"""The one stream of events that every temporal method works on, and the coercion of whatever the user holds into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from graphclust.graph import Graph, InputError, check_features, check_ids, from_adjacency
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Events between pairs of nodes, undirected, in the order of time.
+
+    Attributes
+    ----------
+    n : int
+        Number of nodes, those without any event included.
+    src, dst : ndarray of shape (E,), int64
+        The two ends of each event, ids in 0..n-1, never equal.
+    time : ndarray of shape (E,), float64
+        When, in the user's unit; does not decrease.
+    x : ndarray or csr_array of shape (n, d), float32, or None
+        Node features.
+    node_ids : ndarray of shape (n,) or None
+        The user's names of the nodes; None when they are 0..n-1.
+    """
+
+    n: int
+    src: np.ndarray
+    dst: np.ndarray
+    time: np.ndarray
+    x: np.ndarray | sp.csr_array | None = None
+    node_ids: np.ndarray | None = None
+
+    @property
+    def m(self) -> int:
+        """Number of events."""
+        return len(self.time)
+
+    def unit_time(self) -> np.ndarray:
+        """The times moved and scaled to [0, 1], shape (E,); 0 everywhere when all events are at one time."""
+        span = self.time[-1] - self.time[0]
+        return (self.time - self.time[0]) / span if span > 0 else np.zeros(self.m)
+
+    def graph(self) -> Graph:
+        """The aggregated graph: the weight of an edge is the number of events between its ends."""
+        low, high = np.minimum(self.src, self.dst), np.maximum(self.src, self.dst)
+        half = sp.coo_array((np.ones(self.m, np.float32), (low, high)), shape=(self.n, self.n)).tocsr()
+        return from_adjacency(half, self.x, self.node_ids)
+
+    def between(self, start: int, stop: int) -> Stream:
+        """The events ``start`` to ``stop - 1`` in the order of time, of all n nodes."""
+        part = slice(start, stop)
+        return replace(self, src=self.src[part], dst=self.dst[part], time=self.time[part])
+
+    def windows(self, edges: np.ndarray) -> Iterator[Stream]:
+        """The stream cut at the times ``edges``, (W + 1,): window w holds edges[w] <= time < edges[w + 1], the last
+        one its end as well. A window without an event is an empty stream."""
+        at = np.searchsorted(self.time, edges, side="left")
+        at[-1] = np.searchsorted(self.time, edges[-1], side="right")
+        for start, stop in pairwise(at):
+            yield self.between(int(start), int(stop))
+
+
+def equal_windows(stream: Stream, count: int) -> np.ndarray:
+    """Times that cut a stream into ``count`` windows of equal duration, shape (count + 1,)."""
+    return np.linspace(stream.time[0], stream.time[-1], count + 1)
+
+
+def build_stream(
+    src: np.ndarray, dst: np.ndarray, time: np.ndarray, n: int | None = None, x: Any = None,
+    node_ids: np.ndarray | None = None,
+) -> Stream:
+    """Make a :class:`Stream` from events in any order.
+
+    The policy: events are sorted by time, those of equal time keep the order they came in; an event of a node with
+    itself is dropped; repeated events are kept, for how often two nodes meet is what a stream tells.
+
+    Parameters
+    ----------
+    src, dst : int arrays of shape (E,)
+    time : array of shape (E,), any unit, >= 0
+    n : number of nodes; by default the highest id + 1
+    x : features of shape (n, d), optional
+    node_ids : array of shape (n,), optional
+
+    Raises
+    ------
+    InputError
+        No event (or none but self-loops), arrays of different length, ids that are no integers in 0..n-1, times that
+        are negative, NaN or infinite, an ``x`` with another number of rows.
+    """
+    src, dst, time = (np.asarray(part).ravel() for part in (src, dst, time))
+    if not len(src) == len(dst) == len(time):
+        raise InputError(f"{len(src)} sources, {len(dst)} targets and {len(time)} times; each event needs one of each")
+    if not len(time):
+        raise InputError("the stream is empty: no events; at least one is needed")
+    for name, ids in (("src", src), ("dst", dst)):
+        if ids.dtype.kind not in "iu":
+            raise InputError(f"{name} has dtype {ids.dtype}; node ids must be integers 0..n-1")
+    highest = int(max(src.max(), dst.max()))
+    n = highest + 1 if n is None else n
+    lowest = int(min(src.min(), dst.min()))
+    if lowest < 0 or highest >= n:
+        bad = lowest if lowest < 0 else highest
+        raise InputError(f"the events hold the node id {bad}; with n = {n} nodes the ids must lie in 0..{n - 1}")
+    time = time.astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(time) | (time < 0))
+    if len(wrong):
+        raise InputError(f"event {wrong[0]} has the time {time[wrong[0]]:g}; times must be finite numbers >= 0")
+    keep = np.flatnonzero(src != dst)
+    if not len(keep):
+        raise InputError(f"all {len(time)} events join a node with itself; at least one between two nodes is needed")
+    keep = keep[np.argsort(time[keep], kind="stable")]
+    return Stream(
+        n, src[keep].astype(np.int64), dst[keep].astype(np.int64), time[keep], check_features(x, n),
+        check_ids(node_ids, n),
+    )
+
+
+def as_stream(data: Any) -> Stream:
+    """Coerce ``data`` to a :class:`Stream`.
+
+    Parameters
+    ----------
+    data : Stream, torch_geometric TemporalData, or ``(src, dst, t)``
+        Of a TemporalData ``src``, ``dst``, ``t``, ``n_nodes``, ``x`` and ``node_id`` are read; labels never are.
+
+    Raises
+    ------
+    InputError
+        Any other type, and whatever :func:`build_stream` refuses.
+    """
+    if isinstance(data, Stream):
+        return data
+    if is_temporal(data):
+        src, dst, time = (part.detach().cpu().numpy() for part in (data.src, data.dst, data.t))
+        n = int(data.n_nodes) if "n_nodes" in data else None
+        return build_stream(src, dst, time, n, getattr(data, "x", None), getattr(data, "node_id", None))
+    if isinstance(data, tuple) and len(data) == 3:
+        return build_stream(*(part.detach().cpu().numpy() if hasattr(part, "detach") else part for part in data))
+    raise InputError(
+        f"data is a {type(data).__name__} without times; a temporal method needs a torch_geometric TemporalData or "
+        "(src, dst, t); of a text file name the column of the times, as in FILE.csv:time=2"
+    )
+
+
+def is_temporal(data: Any) -> bool:
+    """True of a :class:`Stream` and of torch_geometric's TemporalData."""
+    return isinstance(data, Stream) or all(hasattr(data, part) for part in ("src", "dst", "t"))
