@@ -65,6 +65,7 @@ class Model:
         self._module = self._build(torch.Generator())
         self._parameters = dict(self._module.named_parameters())
         self.names = tuple(self._parameters)
+        self._one_hot = torch.eye(n_classes)
 
     @property
     def on_nodes(self) -> bool:
@@ -117,29 +118,29 @@ class Model:
 
     @torch.no_grad()
     def gradient(self, params: Params, x: Tensor, y: Tensor, weight: Tensor) -> Params:
-        """Gradient of sum_j w_j l(theta; x_j, y_j) by backpropagation written out.
+        """Gradient of sum_j w_j l(theta; x_j, y_j) by backpropagation written out, of one model or of many at once.
 
-        Three times as fast as autograd, whose own work on a small model is longer than the arithmetic.
+        Three times as fast as autograd, whose own work on a small model is longer than the arithmetic; nine models at
+        once take twice the time of one.
 
         Parameters
         ----------
-        params : of one model
-        x, y : samples (b, ...) and labels (b,)
-        weight : (b,)
+        params : of one model, or stacked (J, ...)
+        x, y : samples (b, ...) and labels (b,), for all models the same; or of each model (J, b, ...), (J, b)
+        weight : (b,), or (J, b)
         """
         layers = list(zip(self.names[::2], self.names[1::2], strict=True))
-        inputs = [x.flatten(1)]  # of every layer
+        inputs = [x.flatten(y.dim())]  # of every layer
         for w, b in layers[:-1]:
-            inputs.append(torch.addmm(params[b], inputs[-1], params[w].t()).relu_())
+            inputs.append((inputs[-1] @ params[w].mT).add_(params[b].unsqueeze(-2)).relu_())
         w, b = layers[-1]
         # d l / d logits = softmax(logits) - onehot(y)
-        delta = torch.softmax(torch.addmm(params[b], inputs[-1], params[w].t()), dim=1)
-        delta[torch.arange(len(y)), y] -= 1
-        delta *= weight[:, None]
+        delta = torch.softmax((inputs[-1] @ params[w].mT).add_(params[b].unsqueeze(-2)), dim=-1)
+        delta.sub_(self._one_hot[y]).mul_(weight.unsqueeze(-1))
         found = {}
         for i in reversed(range(len(layers))):
             w, b = layers[i]
-            found[w], found[b] = delta.t() @ inputs[i], delta.sum(0)
+            found[w], found[b] = delta.mT @ inputs[i], delta.sum(-2)
             if i:
                 delta = (delta @ params[w]) * (inputs[i] > 0)
         return found

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fedclust.data.client import ClientData, Split
 from fedclust.models import Model, Params
 
-# From this many models on, one vmap over all is faster than one autograd.grad after the other (4.8k-parameter MLP).
+# From this many models on, all clients side by side are faster than one after the other (4.8k-parameter MLP).
 VMAP_FROM = 8
 EVALUATED = ("test", "validation")
 
@@ -121,18 +121,19 @@ class Cohort:
         b, k = next(iter(params.values())).shape[:2]
         rule = _Rule(training.lr, training.weight_decay, prox, inner_lr)
         batches = [self._batches(i, training, key) for i in range(b)]
-        jobs = {name: p.flatten(0, 1) for name, p in params.items()}
         weight = None if sample_weight is None else sample_weight.flatten(0, 1)
-        if b * k < VMAP_FROM:
+        jobs = {name: p.flatten(0, 1) for name, p in params.items()}
+        if b * k < VMAP_FROM or (b == 1 and self.model.has_gradient):
+            if self.model.has_gradient and k > 1:  # a job is all models of a client
+                weight, jobs, k = sample_weight, params, 1
             done = [
                 _descend({name: p[j] for name, p in jobs.items()}, [(batch, None) for batch in batches[j // k]],
                          self._gradient(j // k, None if weight is None else weight[j]), rule)
                 for j in range(b * k)
             ]
-            out = {name: torch.stack([d[name] for d in done]) for name in jobs}
-        else:
-            client = torch.arange(b).repeat_interleave(k)
-            out = _descend(jobs, _side_by_side(batches, client), self._gradients(client, weight), rule)
+            return {name: torch.stack([d[name] for d in done]).view_as(p) for name, p in params.items()}
+        client = torch.arange(b).repeat_interleave(k)
+        out = _descend(jobs, _side_by_side(batches, client), self._gradients(client, weight), rule)
         return {name: t.unflatten(0, (b, k)) for name, t in out.items()}
 
     def _batches(self, i: int, training: Training, key: str) -> list[Tensor]:
@@ -162,12 +163,12 @@ class Cohort:
         return weight @ cross_entropy(self.model, params, x, y, at, adjacency)
 
     def _gradient(self, i: int, weight: Tensor | None) -> _Gradient:
-        """Gradient of one model on a batch of client i."""
+        """Gradient on a batch of client i: of one model, or of several stacked ones that the architecture can take."""
 
         def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
             w = torch.full(index.shape, 1 / max(len(index), 1))
             if weight is not None:
-                w *= weight[index]
+                w = w * weight[..., index]
             x, y, at, adjacency = self._inputs(i, index)
             if self.model.has_gradient:
                 return self.model.gradient(params, x, y, w)
@@ -187,7 +188,10 @@ class Cohort:
             w = real / real.sum(1, keepdim=True).clamp_min(1)
             if weight is not None:
                 w = w * weight.gather(1, index)
-            return together(params, *self._all_inputs(client, index), w)
+            x, y, at, adjacency = self._all_inputs(client, index)
+            if self.model.has_gradient:
+                return self.model.gradient(params, x, y, w)
+            return together(params, x, y, at, adjacency, w)
 
         return gradient
 

@@ -21,6 +21,21 @@ def test_backpropagation_is_autograds(config, n):
         assert torch.allclose(found[name], e, atol=1e-6), name
 
 
+@pytest.mark.parametrize("config", [ModelConfig(name="linear"), ModelConfig(hidden=(7, 5))])
+@pytest.mark.parametrize("own_samples", [True, False])
+def test_many_models_at_once_are_one_after_the_other(config, own_samples):
+    model, g = Model(config, (2, 3), 4), stream(0, "data")
+    lead = (3,) if own_samples else ()
+    x, y = torch.randn(*lead, 9, 2, 3, generator=g), torch.randint(4, (*lead, 9), generator=g)
+    weight = torch.rand(3, 9, generator=g)
+    each = [model.init(stream(0, "init", j)) for j in range(3)]
+    together = model.gradient({name: torch.stack([p[name] for p in each]) for name in model.names}, x, y, weight)
+    for j, params in enumerate(each):
+        own = (x[j], y[j]) if own_samples else (x, y)
+        for name, t in model.gradient(params, *own, weight[j]).items():
+            assert torch.allclose(together[name][j], t, atol=1e-6), name
+
+
 def test_only_architectures_that_it_knows():
     assert not Model(ModelConfig(name="gcn"), (3,), 2).has_gradient
     assert not Model(ModelConfig(name="convnet"), (1, 8, 8), 2).has_gradient
