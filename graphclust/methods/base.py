@@ -24,8 +24,8 @@ class Clustering:
     ``embedding`` (n, d); ``history`` one dict of losses an epoch; ``chosen`` what the method itself decided without
     labels (number of steps, stopping epoch, resolution...), for the run record.
 
-    Of temporal methods that follow clusters over time: ``window_labels`` (W, n) int, a cluster having the id that it has
-    in ``labels``, -1 for a node without an event in that window, and ``window_edges`` (W + 1,), the times between them.
+    Of temporal methods that follow clusters over time: ``window_labels`` (W, n) int, a cluster having the id it has in
+    ``labels``, -1 for a node without an event in that window, and ``window_edges`` (W + 1,), the times between them.
     """
 
     labels: np.ndarray
