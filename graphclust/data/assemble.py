@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
-from graphclust.graph import InputError, check_features
+from graphclust.graph import InputError, check_features, check_ids
 
 SPARSE_BELOW = 0.1
 """Features with a smaller share of non-zeros are kept sparse."""
@@ -205,17 +205,22 @@ def make_data(
     data.x = feature_tensor(x, n)
     if np.any(adjacency.data != 1):
         data.edge_weight = torch.from_numpy(adjacency.data.astype(np.float32))
-    if y is not None:
-        _set_labels(data, y, k, class_names)
-    if node_id is not None:
-        ids = np.asarray(node_id)
-        if len(ids) != n:
-            raise InputError(f"{len(ids)} node ids for n = {n} nodes; there must be one per node")
-        if not (ids.dtype.kind in "iu" and np.array_equal(ids, np.arange(n))):
-            data.node_id = ids
+    describe_nodes(data, n, y=y, k=k, class_names=class_names, node_id=node_id)
     data.name = name
     data.info = info or {}
     return data
+
+
+def describe_nodes(
+    data: Data | TemporalData, n: int, *, y: Any = None, k: int | None = None, class_names: Any = None,
+    node_id: Any = None,
+) -> None:
+    """Give ``data`` its labels (``y``, ``k``, ``class_names``), and ``node_id`` unless the ids are 0..n-1."""
+    if y is not None:
+        _set_labels(data, n, y, k, class_names)
+    ids = check_ids(node_id, n)
+    if ids is not None and not (ids.dtype.kind in "iu" and np.array_equal(ids, np.arange(n))):
+        data.node_id = ids
 
 
 def build(
@@ -230,10 +235,10 @@ def build(
     return make_data(name, matrix, info=info, **rest)
 
 
-def _set_labels(data: Data, y: Any, k: int | None, class_names: Any) -> None:
+def _set_labels(data: Data | TemporalData, n: int, y: Any, k: int | None, class_names: Any) -> None:
     y = np.asarray(y)
-    if len(y) != data.num_nodes:
-        raise InputError(f"{len(y)} labels for n = {data.num_nodes} nodes; there must be one per node (-1: unknown)")
+    if len(y) != n:
+        raise InputError(f"{len(y)} labels for n = {n} nodes; there must be one per node (-1: unknown)")
     if class_names is not None and y.dtype.kind in "iu":
         codes, k = y.astype(np.int64), len(class_names)
         if len(y) and codes.max() >= k:

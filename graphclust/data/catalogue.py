@@ -16,7 +16,8 @@ class Entry(BaseModel, frozen=True):
     """One named data set.
 
     ``n`` nodes, ``m`` undirected edges after the default policy, ``d`` features, ``k`` classes that the set declares;
-    None where it depends on parameters. ``fetchable``: ``graphclust data fetch`` can bring it.
+    None where it depends on parameters. Of a stream ``m`` counts the distinct pairs, and ``events`` the events.
+    ``fetchable``: ``graphclust data fetch`` can bring it. ``file``: the stem of the user's own copy, where it differs.
     """
 
     name: str
@@ -25,10 +26,13 @@ class Entry(BaseModel, frozen=True):
     m: int | None = None
     d: int | None = None
     k: int | None = None
+    events: int | None = None
+    stream: bool = False
     source: str
     licence: str
     fetchable: bool = False
     note: str = ""
+    file: str = ""
 
 
 _PLANETOID = "Sen et al. 2008, split of Yang et al. 2016 (arXiv 1603.08861)"
@@ -36,6 +40,8 @@ _PITFALLS = "Shchur et al. 2018 (arXiv 1811.05868)"
 _SDCN = "Bo et al. 2020 (arXiv 2002.01633)"
 _OWN_COPY = "put your own NAME.npz in the folder GRAPHCLUST_DATA"
 _OPEN = "research use; no licence stated by the source"
+_CONTACTS = "CC BY-NC-SA"
+_TGC = "Liu et al. 2024 (arXiv 2305.10738)"
 
 _ENTRIES = [
     Entry(name="debtopics13", kind="embedded", n=3399, m=5705, d=703, k=13, source="Debian bookworm package index",
@@ -76,6 +82,17 @@ _ENTRIES = [
     Entry(name="acm", kind="file", n=3025, m=13128, d=1870, k=3, source=_SDCN, licence=_OPEN, note=_OWN_COPY),
     Entry(name="dblp", kind="file", n=4057, m=3528, d=334, k=4, source=_SDCN, licence=_OPEN, note=_OWN_COPY),
     Entry(name="usps", kind="file", n=9298, m=21452, d=256, k=10, source=_SDCN, licence=_OPEN, note=_OWN_COPY),
+    Entry(name="school", kind="file", stream=True, n=327, m=5818, k=9, events=188508,
+          source="Mastrandrea et al. 2015 (DOI 10.1371/journal.pone.0136497)", licence=_CONTACTS,
+          note="high school 2013, contacts in steps of 20 s; static methods solve it"),
+    Entry(name="primary_school", kind="file", stream=True, n=242, m=8317, k=11, events=125773,
+          source="Stehle et al. 2011 (DOI 10.1371/journal.pone.0023176)", licence=_CONTACTS,
+          note="one of the 11 classes is the teachers"),
+    Entry(name="patent", kind="file", stream=True, n=12214, m=41916, k=6, events=41916, source=_TGC, licence=_OPEN,
+          note=_OWN_COPY),
+    Entry(name="dblp_temporal", kind="file", stream=True, n=28085, m=150568, k=10, events=222165, source=_TGC,
+          licence=_OPEN, note="co-authors by year; own copy: temporal/dblp.npz in the folder GRAPHCLUST_DATA",
+          file="dblp"),
 ]
 
 CATALOGUE: dict[str, Entry] = {e.name: e for e in _ENTRIES}
@@ -118,11 +135,20 @@ def data_folder() -> Path | None:
 
 
 def local_copy(name: str) -> Path | None:
-    """``NAME.npz`` or ``graphs/NAME.npz`` in :func:`data_folder`."""
+    """``NAME.npz``, ``graphs/NAME.npz`` or ``temporal/NAME.npz`` in :func:`data_folder`.
+
+    A graph and a stream of the catalogue may share a file name: each is looked for among its own kind.
+    """
     folder = data_folder()
     if folder is None or "/" in name:
         return None
-    return next((p for p in (folder / f"{name}.npz", folder / "graphs" / f"{name}.npz") if p.is_file()), None)
+    entry = CATALOGUE.get(name)
+    places = [f"{name}.npz"]
+    if entry is None or not entry.stream:
+        places.append(f"graphs/{name}.npz")
+    if entry is None or entry.stream:
+        places += [f"temporal/{name}.npz", *([f"temporal/{entry.file}.npz"] if entry and entry.file else [])]
+    return next((path for path in (folder / place for place in places) if path.is_file()), None)
 
 
 def cache_folder() -> Path:

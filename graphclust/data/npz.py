@@ -4,6 +4,9 @@
 ``y_levels`` (n, depth), ``node_id``, ``class_names``, ``source``, ``licence``, and features either as ``x`` (n, d)
 or as the CSR parts ``x_data``, ``x_indices``, ``x_indptr``, ``x_shape``. A matrix written by
 ``scipy.sparse.save_npz`` is read as an adjacency matrix.
+
+A stream of events has ``src``, ``dst`` and ``time`` (or ``t``), (E,) each, in place of ``edge_index``. Labels may be
+called ``label`` too, and planted ones that change are ``y_windows`` (W, n) with ``window_edges`` (W + 1,).
 """
 
 from __future__ import annotations
@@ -16,25 +19,34 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
 from graphclust.atomic import write_atomic
 from graphclust.data.assemble import EdgePolicy, build, scipy_features
+from graphclust.data.events import build_events, node_count
 from graphclust.graph import InputError
 
 
-def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared: Any) -> Data:
+def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared: Any) -> Data | TemporalData:
     """Read an npz file; ``declared`` overrides what it says of itself (k, source, licence).
 
     Raises
     ------
     InputError
-        No npz file, a truncated one, pickled objects in it, no ``edge_index``, features with missing parts.
+        No npz file, a truncated one, pickled objects in it, neither ``edge_index`` nor ``src``, ``dst`` and ``time``,
+        features with missing parts, an edge policy for a stream.
     """
     arrays = _arrays(path)
     info: dict[str, Any] = {key: str(arrays[key]) for key in ("source", "licence") if key in arrays}
     info |= {key: declared[key] for key in ("source", "licence") if declared.get(key)}
     info["path"] = str(path)
+    common: dict[str, Any] = {
+        "x": _features(arrays, path), "y": arrays.get("y", arrays.get("label")), "node_id": arrays.get("node_id"),
+        "k": declared.get("k") or (int(arrays["k"]) if "k" in arrays else None),
+        "class_names": arrays.get("class_names"), "info": info,
+    }
+    if "src" in arrays:
+        return _stream(arrays, path, name, policy, common)
     if "edge_index" in arrays:
         edge_index, weights = arrays["edge_index"], arrays.get("edge_weight")
         if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.dtype.kind not in "iu":
@@ -47,23 +59,39 @@ def read_npz(path: Path, name: str, policy: EdgePolicy | None = None, **declared
         edge_index, weights = np.stack(matrix.coords), matrix.data
         arrays["n"] = np.asarray(matrix.shape[0])
     else:
-        raise InputError(f"{path} has no array 'edge_index' (it has: {', '.join(arrays) or 'nothing'})")
-    x = _features(arrays, path)
-    n = _node_count(arrays, x, edge_index)
-    k = declared.get("k") or (int(arrays["k"]) if "k" in arrays else None)
-    data = build(
-        name, edge_index, n, weights=weights, policy=policy, x=x, y=arrays.get("y"), k=k,
-        class_names=arrays.get("class_names"), node_id=arrays.get("node_id"), info=info,
-    )
+        raise InputError(
+            f"{path} has no array 'edge_index' (it has: {', '.join(arrays) or 'nothing'}), nor the src, dst and time "
+            "of a stream"
+        )
+    data = build(name, edge_index, _node_count(arrays, common, edge_index), weights=weights, policy=policy, **common)
     if "y_levels" in arrays:
         data.y_levels = torch.from_numpy(arrays["y_levels"].astype(np.int64))
     return data
 
 
-def npz_bytes(data: Data) -> bytes:
+def _stream(
+    arrays: dict[str, np.ndarray], path: Path, name: str, policy: EdgePolicy | None, common: dict[str, Any]
+) -> TemporalData:
+    time = arrays.get("time", arrays.get("t"))
+    if "dst" not in arrays or time is None:
+        raise InputError(f"{path} has 'src' but not {'dst' if 'dst' not in arrays else 'time'}; a stream needs src, "
+                         f"dst and time (it has: {', '.join(arrays)})")
+    if policy not in (None, EdgePolicy()):
+        raise InputError(f"{path} is a stream of events; directed, self_loops and multi_edges are for static graphs: "
+                         "leave them out")
+    n = _node_count(arrays, common, np.concatenate((arrays["src"], arrays["dst"])))
+    windows = {key: arrays.get(key) for key in ("y_windows", "window_edges")}
+    return build_events(name, arrays["src"], arrays["dst"], time, n, **common, **windows)
+
+
+def npz_bytes(data: Data | TemporalData) -> bytes:
     """``data`` in this format; nothing of it is lost but ``info``, of which source and licence are kept."""
-    arrays: dict[str, np.ndarray] = {"edge_index": data.edge_index.numpy(), "n": np.asarray(data.num_nodes)}
-    for key in ("edge_weight", "y", "y_levels"):
+    if isinstance(data, TemporalData):
+        arrays = {"src": data.src.numpy(), "dst": data.dst.numpy(), "time": data.t.numpy()}
+    else:
+        arrays = {"edge_index": data.edge_index.numpy()}
+    arrays["n"] = np.asarray(node_count(data))
+    for key in ("edge_weight", "y", "y_levels", "y_windows", "window_edges"):
         if getattr(data, key, None) is not None:
             arrays[key] = getattr(data, key).numpy()
     if "k" in data:
@@ -73,11 +101,12 @@ def npz_bytes(data: Data) -> bytes:
         arrays["node_id"] = ids.astype(str) if ids.dtype == object else ids
     if getattr(data, "class_names", None) is not None:
         arrays["class_names"] = np.asarray(data.class_names, dtype=str)
-    if data.x is not None and data.x.is_sparse:
-        x = scipy_features(data.x)
+    features = getattr(data, "x", None)
+    if features is not None and features.is_sparse:
+        x = scipy_features(features)
         arrays |= {"x_data": x.data, "x_indices": x.indices, "x_indptr": x.indptr, "x_shape": np.asarray(x.shape)}
-    elif data.x is not None:
-        arrays["x"] = data.x.numpy()
+    elif features is not None:
+        arrays["x"] = features.numpy()
     for key in ("source", "licence"):
         if data.info.get(key):
             arrays[key] = np.asarray(data.info[key])
@@ -86,7 +115,7 @@ def npz_bytes(data: Data) -> bytes:
     return buffer.getvalue()
 
 
-def write_npz(data: Data, path: Path) -> None:
+def write_npz(data: Data | TemporalData, path: Path) -> None:
     """Write :func:`npz_bytes` under a temporary name, then rename."""
     write_atomic(path, npz_bytes(data))
 
@@ -128,12 +157,12 @@ def _features(arrays: dict[str, np.ndarray], path: Path) -> Any:
         raise InputError(f"{path}: the sparse features do not fit together ({e})") from e
 
 
-def _node_count(arrays: dict[str, np.ndarray], x: Any, edge_index: np.ndarray) -> int:
+def _node_count(arrays: dict[str, np.ndarray], common: dict[str, Any], ids: np.ndarray) -> int:
     if "n" in arrays:
         return int(arrays["n"])
     for key in ("y", "node_id"):
-        if key in arrays:
-            return len(arrays[key])
-    if x is not None:
-        return int(x.shape[0])
-    return int(edge_index.max()) + 1 if edge_index.size else 0
+        if common[key] is not None:
+            return len(common[key])
+    if common["x"] is not None:
+        return int(common["x"].shape[0])
+    return int(ids.max()) + 1 if ids.size else 0
