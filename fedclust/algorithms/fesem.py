@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from sklearn.cluster import KMeans
 from torch import Tensor
 
 from fedclust.aggregate import flatten
@@ -32,24 +33,40 @@ class FeSEM(FederatedAlgorithm):
     i's last local model, which the server keeps.
 
     Deviations: the mean is weighted by n_i and goes over the round's replies, so that one group is FedAvg under any
-    participation; a client that has no W_i yet is sent all K models and trains the one with the smallest loss, since
-    the paper does not say how the first assignment is made. Models that start from different points stay far apart, so
-    this first choice is seldom undone.
+    participation. The paper leaves the start open. Here, as in the authors' code, all clients start from one model and
+    k-means of their first weights makes the first groups. With K models from K streams (as others have built it) the
+    centres are so far apart in weight space that the first choice is never undone. A client that has no W_i once there
+    are groups is sent all K models and trains the one with the smallest loss.
     """
 
     source: ClassVar[str] = "Xie et al., 2020, arXiv 2005.01026"
 
     n_groups: Annotated[int, Field(ge=1)] = 3
+    start_from: Literal["kmeans", "random"] = "kmeans"
+    """One model, then k-means of the weights after the first round, in which every client takes part; or K models."""
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
-        """K models from K streams; nobody assigned."""
-        n, new = len(n_samples), initial_models(model, seed, self.n_groups)
+        """K models, equal or from K streams; nobody assigned."""
+        n, k = len(n_samples), self.n_groups
+        new = initial_models(model, seed, k)
+        if self.start_from == "kmeans":
+            new = {name: t[:1].repeat(k, *[1] * (t.dim() - 1)) for name, t in new.items()}
         state = with_models({}, {name: t.new_zeros(n, *t.shape[1:]) for name, t in new.items()}, "local")
-        return with_models(state, new, weights=torch.full((n, self.n_groups), torch.nan))
+        return with_models(state, new, weights=torch.full((n, k), torch.nan), seed=torch.tensor(seed))
+
+    def _makes_groups(self, state: State) -> bool:
+        """True in the round whose weights k-means clusters."""
+        return self.start_from == "kmeans" and self.n_groups > 1 and bool(_new(state).all())
+
+    def needs_everyone(self, state: State) -> bool:
+        """True in that round."""
+        return self._makes_groups(state)
 
     def payload(self, state: State, client: int) -> Payload:
-        """The model of the client's group; all while it has none."""
-        return Payload(list(range(self.n_groups)) if _new(state)[client] else [group_of(state, client)])
+        """The model of the client's group; while it has none all, or the one from which all start."""
+        if _new(state)[client]:
+            return Payload([0] if self._makes_groups(state) else list(range(self.n_groups)))
+        return Payload([group_of(state, client)])
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the model that was sent, of several the one that fits best."""
@@ -67,11 +84,20 @@ class FeSEM(FederatedAlgorithm):
             local[name] = local[name].index_copy(0, reports.clients, t)
         known = ~_new(state)
         known[reports.clients] = True
-        nearest = torch.cdist(flatten(local), flatten(models(state))).argmin(1)
         clients = known.nonzero()[:, 0]
-        weights = assigned(state, clients, nearest[clients])
-        new = means_of_groups(state, reports, nearest[reports.clients])
+        if self._makes_groups(state):
+            groups = self._first_groups(flatten(local)[clients], reports.n, int(state["seed"]))
+        else:
+            groups = torch.cdist(flatten(local)[clients], flatten(models(state))).argmin(1)
+        weights = assigned(state, clients, groups)
+        new = means_of_groups(state, reports, weights[reports.clients].argmax(1))
         return with_models(with_models(state, local, "local"), new, weights=weights)
+
+    def _first_groups(self, vectors: Tensor, n_samples: Tensor, seed: int) -> Tensor:
+        """(S,) the best of 20 runs of k-means on the first weights (S, P), whose centres are means weighted by n_i."""
+        k = min(self.n_groups, len(vectors))
+        kmeans = KMeans(k, n_init=20, random_state=seed).fit(vectors.double().numpy(), sample_weight=n_samples.numpy())
+        return torch.from_numpy(kmeans.labels_).long()
 
 
 def _new(state: State) -> Tensor:

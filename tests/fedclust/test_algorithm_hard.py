@@ -1,5 +1,7 @@
 """IFCA and FeSEM: one group a client, chosen anew in every round."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_ifca_separates_concepts_and_places_newcomers():
 
 def test_fesem_moves_clients_to_the_nearest_centre():
     clients = concepts(4)
-    loop = Loop(make_algorithm("fesem", {"n_groups": 3}, TRAINING), clients)
+    loop = Loop(make_algorithm("fesem", {"n_groups": 3, "start_from": "random"}, TRAINING), clients)
     assert loop.algorithm.payload(loop.state, 0).groups == [0, 1, 2], "nothing is known about the client yet"
     sent = {}
 
@@ -75,14 +77,63 @@ def test_fesem_moves_clients_to_the_nearest_centre():
     assert loop.algorithm.payload(new, 2).groups == [1], "from now on only the model of its group travels"
 
 
-def test_fesem_keeps_the_last_model_of_a_client_that_is_away():
-    loop = Loop(make_algorithm("fesem", {"n_groups": 2}, TRAINING), concepts(4))
+@pytest.mark.parametrize("start_from", ["random", "kmeans"])
+def test_fesem_keeps_the_last_model_of_a_client_that_is_away(start_from):
+    loop = Loop(make_algorithm("fesem", {"n_groups": 2, "start_from": start_from}, TRAINING), concepts(4))
     loop.step([0, 1])
     assert loop.state["weights"].isnan().all(1).tolist() == [False, False, True, True]
     held = {key: t[0].clone() for key, t in models(loop.state, "local").items()}
     loop.step([1, 2, 3])
     assert all(torch.equal(models(loop.state, "local")[key][0], t) for key, t in held.items())
     assert not loop.state["weights"].isnan().any()
+
+
+def inertia(vectors, n, groups):
+    """sum_i n_i |W_i - centre of its group|^2, the centres being means weighted by n_i."""
+    total = 0.0
+    for k in set(groups):
+        members = [i for i, g in enumerate(groups) if g == k]
+        centre = sum(n[i] * vectors[i] for i in members) / sum(n[i] for i in members)
+        total += sum(float(n[i] * (vectors[i] - centre).square().sum()) for i in members)
+    return total
+
+
+def test_fesem_starts_from_the_best_k_means_of_the_first_weights():
+    loop, sent = Loop(make_algorithm("fesem", {"n_groups": 2}, TRAINING), concepts(5)), {}
+    first = models(loop.state)
+    assert all(torch.equal(t[0], t[1]) for t in first.values()), "one model for everyone"
+    assert loop.algorithm.payload(loop.state, 3).groups == [0]
+    assert loop.algorithm.needs_everyone({**loop.state, "round": torch.tensor(0)})
+
+    def keep(reports):
+        sent.update({key: t[:, 0].clone() for key, t in reports.models.items()})
+        return reports
+
+    found = loop.step(spoil=keep)["weights"].argmax(1).tolist()
+    flat = torch.cat([t.flatten(1) for _, t in sorted(sent.items())], 1)
+    best = min(itertools.product(range(2), repeat=5), key=lambda groups: inertia(flat, loop.n, groups))
+    assert found in (list(best), [1 - g for g in best]) and len(set(found)) == 2
+    for key, t in models(loop.state).items():
+        for k in range(2):
+            members = torch.tensor(found) == k
+            torch.testing.assert_close(t[k], torch.tensordot(loop.n[members] / loop.n[members].sum(),
+                                                             sent[key][members], 1))
+    assert not loop.algorithm.needs_everyone({**loop.state, "round": torch.tensor(1)})
+    assert loop.algorithm.payload(loop.state, 3).groups == [found[3]]
+
+
+def test_fesem_separates_concepts_whose_clients_start_from_one_model():
+    weights = Loop(make_algorithm("fesem", {"n_groups": 2}, TRAINING), concepts(6)).run(5)["weights"]
+    assert weights.argmax(1).tolist() in ([0, 1] * 3, [1, 0] * 3)
+
+
+def test_fesem_takes_a_client_in_that_missed_the_first_round():
+    loop = Loop(make_algorithm("fesem", {"n_groups": 3}, TRAINING), concepts(4))
+    loop.step([0, 2])
+    assert loop.state["weights"].isnan().all(1).tolist() == [False, True, False, True]
+    assert sorted(loop.state["weights"][[0, 2]].argmax(1).tolist()) == [0, 1], "no more groups than clients"
+    assert loop.algorithm.payload(loop.state, 1).groups == [0, 1, 2]
+    assert not loop.step()["weights"].isnan().any()
 
 
 @pytest.mark.parametrize("name", ["ifca", "fesem"])
