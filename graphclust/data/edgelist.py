@@ -1,4 +1,4 @@
-"""Edge lists as text, with the node, label and feature files that may come along."""
+"""Edge lists and streams of events as text, with the node, label and feature files that may come along."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
 from graphclust.data.assemble import EdgePolicy, build
+from graphclust.data.events import TIME, build_events, check_no_policy, read_times, time_column
 from graphclust.data.tables import Table, read_table
 from graphclust.graph import InputError
 
@@ -22,18 +23,20 @@ LABEL = ("label", "class", "y", "community", "cluster", "group")
 
 
 def read_edgelist(
-    path: Path, name: str, policy: EdgePolicy, *, weight: Any = None, header: bool | None = None, source: Any = None,
-    target: Any = None, nodes: str | None = None, labels: str | None = None, features: str | None = None,
-    n: int | None = None,
-) -> Data:
-    """Read an edge list.
+    path: Path, name: str, policy: EdgePolicy, *, weight: Any = None, time: Any = None, header: bool | None = None,
+    source: Any = None, target: Any = None, nodes: str | None = None, labels: str | None = None,
+    features: str | None = None, n: int | None = None,
+) -> Data | TemporalData:
+    """Read an edge list, or a stream of events where a column holds times.
 
     Parameters
     ----------
     path : comma-, tab-, semicolon- or space-separated text, .gz or not
     weight : column of the weights (name or 0-based number); False: none. Without it, a column named weight or w
+    time : column of the times, numbers or ISO dates: the file is a stream; False: a static edge list. Without it, a
+        column named time, timestamp, t...
     header : whether the first line names the columns; sniffed by default
-    source, target : columns of the ends; by default the well-known names, or the first two columns
+    source, target : columns of the ends; by default the well-known names, or the first two columns but the times
     nodes : file with all node ids in its first column: fixes the order and keeps isolated nodes
     labels : file of node, label; ids that occur in no edge are isolated nodes
     features : .npy or scipy .npz, a row a node in the order of the nodes; or a text table of node, x1, x2...
@@ -43,44 +46,56 @@ def read_edgelist(
     ------
     InputError
         Whatever :func:`graphclust.data.tables.read_table` refuses, a missing column, three columns or more without
-        header and without ``weight``, weights that are no numbers, an edge to a node that ``nodes`` lacks.
+        header and without ``weight`` or ``time``, weights or times that are no numbers, negative times, an edge policy
+        or weights for a stream, an edge to a node that ``nodes`` lacks.
     """
-    known = {*SOURCE, *TARGET, *WEIGHT, *(str(c).lower() for c in (source, target, weight) if isinstance(c, str))}
+    # one or two letters may be the name of a node too: they do not make a header of a line
+    known = {*SOURCE, *TARGET, *WEIGHT, *(word for word in TIME if len(word) > 2),
+             *(str(c).lower() for c in (source, target, weight, time) if isinstance(c, str))}
     table = read_table(path, header, known)
-    if table.frame.shape[1] < 2:
-        raise InputError(f"{path} has one column; an edge list needs two, separated by comma, tab, semicolon or space")
-    ends = [_end(table, source, "source", SOURCE, 0), _end(table, target, "target", TARGET, 1)]
-    weights = _weights(table, weight, ends)
+    at = time_column(table, time, [c for c in (source, target, weight) if not isinstance(c, bool)])
+    others = [i for i in range(table.frame.shape[1]) if i != at]
+    if len(others) < 2:
+        has = "one column" if at is None else "one column besides the times"
+        raise InputError(f"{path} has {has}; an edge list needs two, separated by comma, tab, semicolon or space")
+    ends = [_end(table, source, "source", SOURCE, others[0]), _end(table, target, "target", TARGET, others[1])]
+    if at in ends:
+        raise InputError(f"time = {time!r} is a column of node ids in {path}")
+    if at is None:
+        weights = _weights(table, weight, ends)
+    else:
+        check_no_policy(path, policy, weight)
+        times = read_times(table, at)
     edge_ids = table.ids(ends)
     label_table = _node_table(labels, edge_ids) if labels else None
     ids = _node_ids(edge_ids, nodes, label_table, n)
-    edge_index = _positions(edge_ids, ids, f"{path}", nodes or "the nodes")
-    y = _labels(label_table, ids) if label_table is not None else None
-    x = read_features(Path(features), ids) if features else None
-    return build(name, edge_index, len(ids), weights=weights, policy=policy, x=x, y=y, node_id=ids,
-                 info={"path": str(path)})
+    edge_index = _positions(edge_ids, ids, f"{path}", nodes or "the list of nodes")
+    about: dict[str, Any] = {
+        "x": read_features(Path(features), ids) if features else None, "node_id": ids, "info": {"path": str(path)},
+        "y": _labels(label_table, ids) if label_table is not None else None,
+    }
+    if at is None:
+        return build(name, edge_index, len(ids), weights=weights, policy=policy, **about)
+    return build_events(name, *edge_index, times, len(ids), **about)
 
 
 def _end(table: Table, which: Any, what: str, known: tuple[str, ...], default: int) -> int:
     if which is not None:
         return table.number(table.column(which, what))
-    if table.has_header:
-        lower = [str(c).lower() for c in table.frame.columns]
-        return next((lower.index(name) for name in known if name in lower), default)
-    return default
+    found = table.named(known) if table.has_header else None
+    return default if found is None else found
 
 
 def _weights(table: Table, which: Any, ends: list[int]) -> np.ndarray | None:
     if which is False:
         return None
     if which is None:
-        lower = [str(c).lower() for c in table.frame.columns]
-        which = next((lower.index(name) for name in WEIGHT if name in lower), None)
+        which = table.named(WEIGHT)
         if which is None:
             if table.frame.shape[1] > 2 and not table.has_header:
                 raise InputError(
                     f"{table.path} has {table.frame.shape[1]} columns and no header: say which one holds the weights, "
-                    "such as weight=2 (counted from 0), or weight=false"
+                    "such as weight=2 (counted from 0), or the times of a stream, such as time=2; weight=false: neither"
                 )
             return None
     column = table.column(which, "weight")
@@ -152,8 +167,7 @@ def _labels(label_table: tuple[Table, np.ndarray], ids: np.ndarray) -> np.ndarra
     table, labelled = label_table
     if table.frame.shape[1] < 2:
         raise InputError(f"{table.path} has one column; a label file needs two: node, label")
-    lower = [str(c).lower() for c in table.frame.columns]
-    column = next((lower.index(name) for name in LABEL if name in lower), 1)
+    column = _end(table, None, "label", LABEL, 1)
     at = pd.Index(ids).get_indexer(pd.Index(labelled))
     if (at < 0).any():
         raise InputError(f"{table.path} labels the node {labelled.tolist()[np.argmin(at)]!r}, which the graph lacks")

@@ -1,15 +1,65 @@
-"""From raw events to the TemporalData that every reader and generator of a stream returns."""
+"""Streams: the column of the times in a text file, and the TemporalData that every reader and generator returns."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch_geometric.data import TemporalData
 
-from graphclust.data.assemble import describe_nodes, feature_tensor
+from graphclust.data.assemble import CHOICES, EdgePolicy, describe_nodes, feature_tensor
+from graphclust.data.tables import Table
+from graphclust.graph import InputError
 from graphclust.stream import build_stream
+
+TIME = ("time", "timestamp", "datetime", "date", "unixtime", "unix_time", "epoch", "ts", "t")
+
+
+def time_column(table: Table, which: Any, taken: list[Any]) -> int | None:
+    """The position of the column of times: the one that ``which`` names or numbers, else that of a well-known name.
+
+    None for a static edge list: ``which`` is False, or there is no such name but in ``taken``. Beside a column ``s``,
+    and of two columns, ``t`` is the target.
+    """
+    if which is False:
+        return None
+    if which is not None:
+        return table.number(table.column(which, "time"))
+    one_letter = table.frame.shape[1] > 2 and table.named("s") is None
+    found = table.named(name for name in TIME if name != "t" or one_letter)
+    return None if found is None or table.frame.columns[found] in taken or found in taken else found
+
+
+def read_times(table: Table, at: int) -> np.ndarray:
+    """The times as numbers, (E,) float64; ISO dates as seconds since 1970 (UTC where they name no zone).
+
+    Raises
+    ------
+    InputError
+        A time that is neither, or negative, with its row.
+    """
+    column = table.frame.iloc[:, at]
+    values = pd.to_numeric(column, errors="coerce")
+    if len(values) and np.isnan(values.iloc[0]):
+        dates = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+        values = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    times = values.to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(times) | (times < 0))
+    if len(wrong):
+        row = wrong[0]
+        raise InputError(f"{table.path}: row {row + 1} of the data has the time {str(column.iloc[row])!r}; times must "
+                         "be numbers >= 0, or ISO dates from 1970 on")
+    return times
+
+
+def check_no_policy(path: Path, policy: EdgePolicy | None, weight: Any = None) -> None:
+    """Refuse, for a stream, what is said of the edges of a static graph."""
+    if policy not in (None, EdgePolicy()) or (weight is not None and weight is not False):
+        raise InputError(f"{path} is a stream of events, which have no weight and are all kept but self-loops; leave "
+                         f"out weight, {', '.join(CHOICES)}, or read a text file as a static graph with time=false")
 
 
 def build_events(
@@ -44,8 +94,3 @@ def build_events(
     late = int(np.count_nonzero(np.diff(np.asarray(time, dtype=np.float64)) < 0))
     data.info = {**(info or {}), "policy": {"dropped_self_loops": len(src) - stream.m, "steps_back_in_time": late}}
     return data
-
-
-def node_count(data: Any) -> int:
-    """The number of nodes of what ``load`` returned; a TemporalData's own ``num_nodes`` forgets those without event."""
-    return int(data.n_nodes if "n_nodes" in data else data.num_nodes)

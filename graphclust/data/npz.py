@@ -23,7 +23,7 @@ from torch_geometric.data import Data, TemporalData
 
 from graphclust.atomic import write_atomic
 from graphclust.data.assemble import EdgePolicy, build, scipy_features
-from graphclust.data.events import build_events, node_count
+from graphclust.data.events import build_events, check_no_policy
 from graphclust.graph import InputError
 
 
@@ -76,9 +76,7 @@ def _stream(
     if "dst" not in arrays or time is None:
         raise InputError(f"{path} has 'src' but not {'dst' if 'dst' not in arrays else 'time'}; a stream needs src, "
                          f"dst and time (it has: {', '.join(arrays)})")
-    if policy not in (None, EdgePolicy()):
-        raise InputError(f"{path} is a stream of events; directed, self_loops and multi_edges are for static graphs: "
-                         "leave them out")
+    check_no_policy(path, policy)
     n = _node_count(arrays, common, np.concatenate((arrays["src"], arrays["dst"])))
     windows = {key: arrays.get(key) for key in ("y_windows", "window_edges")}
     return build_events(name, arrays["src"], arrays["dst"], time, n, **common, **windows)
@@ -87,10 +85,10 @@ def _stream(
 def npz_bytes(data: Data | TemporalData) -> bytes:
     """``data`` in this format; nothing of it is lost but ``info``, of which source and licence are kept."""
     if isinstance(data, TemporalData):
-        arrays = {"src": data.src.numpy(), "dst": data.dst.numpy(), "time": data.t.numpy()}
+        arrays = {"src": data.src.numpy(), "dst": data.dst.numpy(), "time": data.t.numpy(),
+                  "n": np.asarray(data.n_nodes)}
     else:
-        arrays = {"edge_index": data.edge_index.numpy()}
-    arrays["n"] = np.asarray(node_count(data))
+        arrays = {"edge_index": data.edge_index.numpy(), "n": np.asarray(data.num_nodes)}
     for key in ("edge_weight", "y", "y_levels", "y_windows", "window_edges"):
         if getattr(data, key, None) is not None:
             arrays[key] = getattr(data, key).numpy()

@@ -40,6 +40,11 @@ class Table:
         there = ", ".join(map(str, self.frame.columns)) if self.has_header else f"0..{last}, no header"
         raise InputError(f"{self.path} has no column {which!r} ({what}); its columns: {there}")
 
+    def named(self, names: Iterable[str]) -> int | None:
+        """The position of the first of ``names`` (lower-case) that is a column, None when none of them is."""
+        lower = [str(c).lower() for c in self.frame.columns]
+        return next((lower.index(name) for name in names if name in lower), None)
+
     def number(self, series: pd.Series) -> int:
         """The position of a column of this table."""
         return next(i for i in range(self.frame.shape[1]) if self.frame.iloc[:, i].name == series.name)

@@ -38,7 +38,7 @@ def edges_of(data) -> dict[tuple, float]:
     ("e.txt", "# a comment\n% another\n5 9\n# in the middle\n9 11\n\n", "", {(5, 9): 1, (9, 11): 1}),
     ("e.csv", "from;to;weight\nx;y;2.5\n", "", {("x", "y"): 2.5}),
     ("e.csv", "u1,u2,strength\n1,2,3\n", ":weight=strength", {(1, 2): 3}),
-    ("e.csv", "time,b,a\n9,1,2\n", ":source=a,target=b", {(1, 2): 1}),
+    ("e.csv", "when,b,a\n9,1,2\n", ":source=a,target=b", {(1, 2): 1}),
     ("e.csv", "1,2,3\n", ":weight=2", {(1, 2): 3}),
     ("e.csv", "1,2,3\n", ":weight=false", {(1, 2): 1}),
     ("e.csv", "a,b\n1,2\n", ":header=false", {("1", "2"): 1, ("a", "b"): 1}),
