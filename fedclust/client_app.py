@@ -82,11 +82,16 @@ def client_app(load: Load = _simulated) -> ClientApp:
 
     @app.evaluate("assigned")
     def assigned(message: Message, context: Context) -> Message:
-        me = load(context, _job(message))
-        cohort, given = _cohort(me, message, context), delivery(message.content)
-        each = [
-            _values(cohort.evaluate(given.models, w[None], hard=me.algorithm.hard)) for w in given.arrays["weights"][0]
-        ]
+        me, settings = load(context, _job(message)), settings_of(message.content)
+        given, each = delivery(message.content), []
+        trials = zip(cast(list[int], settings["shots"]), cast(list[int], settings["draws"]),
+                     given.arrays["weights"][0], strict=True)
+        for m, draw, w in trials:
+            models = {name: t[:, w > 0] for name, t in given.models.items()}
+            cohort = me.with_shots(cast(int, settings["round"]), m, draw) if m else _cohort(me, message, context)
+            if m:
+                models = me.algorithm.local_adapted(cohort, models)
+            each.append(_values(cohort.evaluate(models, w[w > 0][None], hard=me.algorithm.hard)))
         metrics = MetricRecord({name: [values[name] for values in each] for name in each[0]})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 

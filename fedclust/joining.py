@@ -42,7 +42,7 @@ def assign_file(model_dir: Path, data: Path, *, shots: int | None = None, out: P
     written = None
     if out is not None and found.weights is not None:
         everything = Split(torch.cat([client.train.x, client.test.x]), torch.cat([client.train.y, client.test.y]))
-        p = trained.predict(client, torch.tensor(found.weights), everything)
+        p = trained.predict(client, torch.tensor(found.weights), everything, shots=shots)
         table = pd.DataFrame({"label": everything.y, "predicted": p.argmax(1), "probability": p.max(1).values})
         write_atomic(out, table.to_csv(index_label="sample"))
         written = str(out)

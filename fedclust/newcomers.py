@@ -63,10 +63,11 @@ def meet_newcomers(
         }) for client, some in about.items()
     })
     weights = {c: _assigned(algorithm, state, about[c], registry.unseen[c], content) for c, content in evidence.items()}
-    distinct = {c: _distinct(w, algorithm.hard) for c, w in weights.items()}
+    questions = {c: _question(w, about[c], algorithm) for c, w in weights.items()}
     measured, failed = ask("evaluate.assigned", {
-        c: packer.content(Payload(groups, {"weights": rows}, phase="assigned"), settings)
-        for c, (groups, rows, _) in distinct.items() if groups
+        c: packer.content(Payload(q.groups, {"weights": q.weights}, phase="assigned"), {
+            **settings, "shots": [m for m, _ in q.shown], "draws": [draw for _, draw in q.shown],
+        }) for c, q in questions.items() if q.groups
     })
     failures |= failed
     for client, some in about.items():
@@ -78,7 +79,7 @@ def meet_newcomers(
                                    "labels_used": m != 0, "accuracy": None, "loss": None,
                                    "undetermined": bool(of_client[j].isnan().any()), "error": failures.get(client)}
             if metrics is not None and not row["undetermined"]:
-                at = int(distinct[client][2][j])
+                at = int(questions[client].row[j])
                 row |= {name: cast(list[float], metrics[name])[at] for name in ("accuracy", "loss")}
             found.rows.append(row)
     return found
@@ -101,14 +102,28 @@ def _assigned(
     return torch.stack(rows)
 
 
-def _distinct(weights: Tensor, hard: bool) -> tuple[list[int], Tensor, Tensor]:
-    """Groups that any trial predicts with, the distinct rows over them, and each trial's row (-1: none)."""
+@dataclass
+class _Question:
+    """What a newcomer is to be evaluated with: ``weights`` (R, k) over ``groups``, the (shots, draw) that it may adapt
+    the models to in each row, none as 0 shots, and the row of each trial, -1 for none."""
+
+    groups: list[int]
+    weights: Tensor
+    shown: list[tuple[int, int]]
+    row: Tensor
+
+
+def _question(weights: Tensor, some: list[tuple[int, int]], algorithm: FederatedAlgorithm) -> _Question:
+    """A row for every trial that is determined; trials with equal weights share one unless the models are adapted."""
     known = ~weights.isnan().any(1)
     used = weights[known]
-    if hard:
+    if algorithm.hard:
         used = torch.nn.functional.one_hot(used.argmax(1), weights.shape[1]).to(weights.dtype)
-    rows, inverse = torch.unique(used, dim=0, return_inverse=True)
-    groups = (rows > 0).any(0).nonzero()[:, 0]
-    at = torch.full((len(weights),), -1)
-    at[known] = inverse
-    return groups.tolist(), rows[:, groups], at
+    row = torch.full((len(weights),), -1)
+    if algorithm.adapts:
+        shown, row[known] = [trial for trial, k in zip(some, known, strict=True) if k], torch.arange(len(used))
+    else:
+        used, row[known] = torch.unique(used, dim=0, return_inverse=True)
+        shown = [(0, 0)] * len(used)
+    groups = (used > 0).any(0).nonzero()[:, 0]
+    return _Question(groups.tolist(), used[:, groups], shown, row)

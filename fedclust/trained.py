@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -77,12 +77,9 @@ class TrainedFederation:
                 f"client {client.id!r} has samples of shape {tuple(have.shape[1:])}, the model takes "
                 f"{self.model.input_shape}; give data of that shape"
             )
-        used = len(client.train) if shots is None else min(shots, len(client.train))
-        report = None
+        cohort = self._cohort(_shown(client, shots))
+        used, report = int(cohort.n), None
         if used:
-            shown = ClientData(client.id, Split(client.train.x[:used], client.train.y[:used]), client.test,
-                               client.validation, client.nodes, client.adjacency)
-            cohort = self._cohort(shown)
             found = self.algorithm.local_evidence(cohort, self._deliver(self.algorithm.newcomer(self.state)))
             report = Reports(torch.zeros(1, dtype=torch.long), cohort.n.float(), found.models, found.arrays, "evidence")
         weights = self.algorithm.assign(self.state, report)
@@ -90,20 +87,36 @@ class TrainedFederation:
             return Assignment(None, None, used, None)
         accuracy = None
         if len(client.test):
-            everything = {name: t[None] for name, t in models(self.state).items()}
-            scores = self._cohort(client).evaluate(everything, weights[None], hard=self.algorithm.hard)
-            accuracy = float(scores["accuracy"])
+            predicted = self.predict(client, weights, client.test, shots=shots).argmax(1)
+            accuracy = float((predicted == client.test.y).float().mean())
         return Assignment(weights.tolist(), int(weights.argmax()), used, accuracy)
 
-    def predict(self, client: ClientData, weights: Tensor, split: Split) -> Tensor:
-        """Class probabilities (n, C) of the samples of ``split`` under the newcomer's ``weights`` (K,)."""
+    def predict(self, client: ClientData, weights: Tensor, split: Split, *, shots: int | None = None) -> Tensor:
+        """Class probabilities (n, C) of the samples of ``split`` under the newcomer's ``weights`` (K,).
+
+        Parameters
+        ----------
+        shots : labelled samples to fine-tune on, where the algorithm does, as in :meth:`assign`
+        """
         if self.algorithm.hard:
             weights = torch.nn.functional.one_hot(weights.argmax(), len(weights)).float()
-        return torch.einsum("k,knc->nc", weights, self._cohort(client).probabilities(0, models(self.state), split))
+        cohort, used = self._cohort(_shown(client, shots)), weights > 0
+        own = {name: t[used][None] for name, t in models(self.state).items()}
+        if int(cohort.n):
+            own = self.algorithm.local_adapted(cohort, own)
+        p = cohort.probabilities(0, {name: t[0] for name, t in own.items()}, split)
+        return torch.einsum("k,knc->nc", weights[used], p)
 
     def _cohort(self, client: ClientData) -> Cohort:
-        return Cohort([client], self.model, seed=self.seed, round=int(self.state.get("round", torch.tensor(0))))
+        # the round after the last, as in the evaluation at the end of the run
+        round_ = int(self.state["round"]) + 1 if "round" in self.state else 0
+        return Cohort([client], self.model, seed=self.seed, round=round_)
 
     def _deliver(self, payload: Payload) -> Delivery:
         sent = {name: t[payload.groups][None] for name, t in models(self.state, payload.family).items()}
         return Delivery(sent, {name: t[None] for name, t in payload.arrays.items()}, payload.phase)
+
+
+def _shown(client: ClientData, shots: int | None) -> ClientData:
+    """The client with its first labelled samples only; None: with all."""
+    return replace(client, train=Split(client.train.x[:shots], client.train.y[:shots]))

@@ -58,6 +58,11 @@ class Nested(FederatedAlgorithm):
         """As the inner algorithm."""
         return self._algorithm.hard
 
+    @property
+    def adapts(self) -> bool:
+        """As the inner algorithm."""
+        return self._algorithm.adapts
+
     # --- server ---------------------------------------------------------------------------------------------------
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
@@ -128,6 +133,10 @@ class Nested(FederatedAlgorithm):
         """All weight on the model of smallest loss, of all groups."""
         k = next(iter(delivery.models.values())).shape[1]
         return Report(arrays={"weights": one_hot(best_fitting(cohort, delivery.models), k)})
+
+    def local_adapted(self, cohort: Cohort, group_models: Params) -> Params:
+        """As the inner algorithm."""
+        return self._algorithm.local_adapted(cohort, group_models)
 
 
 def _inner_states(state: State) -> list[State]:

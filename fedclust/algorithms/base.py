@@ -135,6 +135,11 @@ class FederatedAlgorithm(BaseModel, ABC):
             return torch.full((k,), torch.nan)
         return report.arrays["weights"][0]
 
+    @property
+    def adapts(self) -> bool:
+        """True when a newcomer goes on training its group's model: see :meth:`local_adapted`."""
+        return False
+
     # --- client ---------------------------------------------------------------------------------------------------
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
@@ -149,6 +154,16 @@ class FederatedAlgorithm(BaseModel, ABC):
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """What newcomers compute from their labelled samples: by default, the weights they would predict with."""
         return Report(arrays={"weights": self.local_predictor(cohort, delivery)[1]})
+
+    def local_adapted(self, cohort: Cohort, group_models: Params) -> Params:
+        """The models (B, k, ...) with which newcomers predict: by default those of the groups they were assigned.
+
+        Parameters
+        ----------
+        cohort : the newcomers with the labelled samples that they may use
+        group_models : (B, k, ...)
+        """
+        return group_models
 
 
 def initial_models(model: Model, seed: int, n_groups: int) -> Params:

@@ -40,7 +40,7 @@ class Hierarchical(OneShot):
     with the groups as Ward's do, so that a gap between them means the same at every size. A small group's members go to
     the group nearest on average (the released code compares the scalars |theta_i - theta|). Clients of a round are
     drawn from the whole federation and not five from every group, so a group of any size can train. Newcomers, which
-    the paper leaves open, make one update from the warm model and join the nearest centroid.
+    the paper leaves open, make one update from the warm model, join the nearest centroid and fine-tune as well.
     """
 
     source: ClassVar[str] = "Yeganeh et al., 2022, arXiv 2207.03448"
@@ -70,7 +70,7 @@ class Hierarchical(OneShot):
     inner_lr: Annotated[float, Field(gt=0)] | None = None
     """Step size of MAML's inner step; None: the training's."""
     finetune_epochs: Annotated[int, Field(ge=0)] = 7
-    """Epochs on the client's own samples before the final evaluation."""
+    """Epochs on the client's own samples before the final evaluation; a newcomer's on those that it was assigned by."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Hierarchical:
@@ -132,7 +132,16 @@ class Hierarchical(OneShot):
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The model that was sent; in the final evaluation fine-tuned on the client's own training samples."""
         sent, weights = super().local_predictor(cohort, delivery)
-        if delivery.phase == "evaluate" and self.finetune_epochs:
-            training = self.training.model_copy(update={"epochs": self.finetune_epochs})
-            sent = cohort.train(sent, training, key="finetune")
-        return sent, weights
+        return (self.local_adapted(cohort, sent) if delivery.phase == "evaluate" else sent), weights
+
+    @property
+    def adapts(self) -> bool:
+        """True unless there is no fine-tuning."""
+        return self.finetune_epochs > 0
+
+    def local_adapted(self, cohort: Cohort, group_models: Params) -> Params:
+        """The group's models fine-tuned on the clients' own samples."""
+        if not self.adapts:
+            return group_models
+        training = self.training.model_copy(update={"epochs": self.finetune_epochs})
+        return cohort.train(group_models, training, key="finetune")
