@@ -56,7 +56,7 @@ def _setting(c: RunConfig) -> dict[str, str]:
 def higher_is_better(column: str) -> bool:
     """Direction of a metric, or of an ``oracle_`` metric; seconds and memory are better when lower."""
     name = column.removeprefix("oracle_")
-    return METRICS[name].higher_is_better if name in METRICS else False
+    return bool(METRICS[name].higher_is_better) if name in METRICS else False
 
 
 def main_table(df: pd.DataFrame, data: str) -> Table:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphclust.graph import Graph, InputError, as_graph, build_graph
-from graphclust.metrics import METRICS, evaluate, metric_names, structure
+from graphclust.metrics import METRICS, Windows, evaluate, metric_names, structure
 
 
 def random_graph(n=60, m=150, seed=0, weighted=True):
@@ -119,11 +119,12 @@ def test_a_value_does_not_depend_on_what_else_is_asked():
     graph = random_graph()
     rng = np.random.default_rng(3)
     y, labels = rng.integers(-1, 4, size=graph.n), rng.integers(6, size=graph.n)
-    everything = evaluate(labels, y, graph)
+    windows = Windows(rng.integers(-1, 6, (3, graph.n)), *rng.integers(-1, 4, (2, 5, graph.n)))
+    everything = evaluate(labels, y, graph, windows=windows)
     assert list(everything) == list(METRICS)
     for name in METRICS:
-        assert evaluate(labels, y, graph, names=[name]) == {name: everything[name]}
-    backwards = evaluate(labels, y, graph, names=reversed(list(METRICS)))
+        assert evaluate(labels, y, graph, [name], windows) == {name: everything[name]}
+    backwards = evaluate(labels, y, graph, reversed(list(METRICS)), windows)
     assert backwards == everything and list(backwards) == list(METRICS)[::-1]
 
 
@@ -136,6 +137,10 @@ def test_bad_requests_are_refused():
         evaluate(labels, graph=graph, names=["acc"])
     with pytest.raises(InputError, match="'coverage' needs the graph"):
         evaluate(labels, labels, names=["coverage"])
+    with pytest.raises(InputError, match="'window_smoothness' needs clusters over windows"):
+        evaluate(labels, graph=graph, names=["window_smoothness"], windows=Windows())
+    with pytest.raises(InputError, match="'window_ari' needs true classes over windows"):
+        evaluate(labels, names=["window_ari"], windows=Windows(labels[None]))
     with pytest.raises(InputError, match="n = 60"):
         evaluate(labels[:5], graph=graph)
     assert evaluate(labels) == {}
@@ -146,6 +151,7 @@ def test_names_say_their_direction():
     assert list(names) == list(METRICS)
     assert "lower is better" in names["vi"] and "lower is better" in names["conductance_max"]
     assert "higher is better" in names["acc"] and "needs graph" in names["modularity"]
+    assert "neither is better" in names["window_births"] and "needs window labels" in names["window_ari"]
 
 
 def test_curves_and_large_graphs_are_fast():
