@@ -9,15 +9,17 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
-from torch_geometric.data import Data
+from torch_geometric.data import Data, TemporalData
 
 from graphclust.graph import Graph, InputError, as_graph, from_adjacency
 from graphclust.methods import get_method, method_names
+from graphclust.stream import Stream, build_stream
 from tests.conftest import planted_graph
 
 QUICK = {"epochs": 12, "pretrain_epochs": 4, "hidden": (32,), "n_init": 3}
 
 TAKES_K = [m for m in method_names() if "n_clusters" in inspect.signature(get_method(m)).parameters]
+STATIC = [m for m in method_names() if not get_method(m).temporal]
 
 
 def make(name: str, k: int | None = 3, **params):
@@ -28,6 +30,18 @@ def make(name: str, k: int | None = 3, **params):
     if "n_clusters" in known and (cls.needs_k or k is not None):
         params["n_clusters"] = k
     return cls(**{"random_state": 0, **params})
+
+
+def stream_of(graph: Graph, repeats: int = 6) -> Stream:
+    """Every edge as that many events, all at distinct times in a random order."""
+    pairs = np.tile(graph.edges()[0], (repeats, 1))
+    time = np.random.default_rng(0).permutation(len(pairs)).astype(float)
+    return build_stream(*pairs.T, time, graph.n, graph.x)
+
+
+def seen_by(name: str, graph: Graph) -> Graph | Stream:
+    """The graph, for a temporal method as a stream."""
+    return stream_of(graph) if get_method(name).temporal else graph
 
 
 def edited(graph: Graph, x=None) -> Graph:
@@ -75,6 +89,10 @@ def check_result(model, n: int) -> None:
         np.testing.assert_allclose(model.soft_assignment_.sum(axis=1), 1, atol=1e-4)
     for epoch in model.history_:
         assert all(np.isfinite(v) for v in epoch.values())
+    if model.window_labels_ is not None:
+        assert model.window_labels_.dtype == np.int64 and model.window_labels_.min() >= -1
+        assert model.window_labels_.shape == (len(model.window_edges_) - 1, n)
+        assert (np.diff(model.window_edges_) >= 0).all()
 
 
 @pytest.fixture(params=method_names())
@@ -98,13 +116,13 @@ def test_class_says_what_it_is(name):
 
 def test_easy_graph_is_solved(name, planted):
     graph, y = planted
-    model = make(name).fit(graph)
+    model = make(name).fit(seen_by(name, graph))
     check_result(model, graph.n)
     assert adjusted_rand_score(y, model.labels_) > 0.8
 
 
 def test_same_seed_same_labels_and_no_global_randomness(name, planted):
-    graph, _ = planted
+    graph = seen_by(name, planted[0])
     first = make(name).fit(graph).labels_
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # noqa: NPY002
     assert (make(name).fit(graph).labels_ == first).all()
@@ -119,6 +137,10 @@ def test_labels_never_reach_fit(name, planted):
     rng = np.random.default_rng(1)
 
     def data(labels):
+        if get_method(name).temporal:
+            s = stream_of(graph)
+            src, dst, t = map(torch.from_numpy, (s.src, s.dst, s.time))
+            return TemporalData(src=src, dst=dst, t=t, y=torch.from_numpy(labels), y_windows=labels[None])
         pairs, _ = graph.edges()
         both = np.hstack((pairs.T, pairs.T[::-1])).astype(np.int64)
         return Data(x=torch.from_numpy(graph.x), edge_index=torch.from_numpy(both), y=torch.from_numpy(labels))
@@ -132,14 +154,18 @@ def test_labels_never_reach_fit(name, planted):
 def test_awkward_graphs(name, planted, case):
     graph = AWKWARD[case](planted[0])
     before = graph.adjacency.copy(), None if graph.x is None else graph.x.copy()
-    model = make(name).fit(graph)
+    if get_method(name).temporal and not graph.m:
+        with pytest.raises(InputError, match="the stream is empty"):
+            make(name).fit((np.empty(0, int), np.empty(0, int), np.empty(0)))
+        return
+    model = make(name).fit(seen_by(name, graph))
     check_result(model, graph.n)
     assert (graph.adjacency != before[0]).nnz == 0, "fit changed the caller's graph"
     assert abs(graph.x - before[1]).max() == 0, "fit changed the caller's features"
 
 
 def test_featureless(name, planted):
-    graph = edited(planted[0])
+    graph = seen_by(name, edited(planted[0]))
     if get_method(name).needs_features:
         with pytest.raises(InputError, match="features"):
             make(name).fit(graph)
@@ -150,7 +176,7 @@ def test_featureless(name, planted):
 @pytest.mark.parametrize("k", [1, 12])
 @pytest.mark.parametrize("name", TAKES_K)
 def test_one_cluster_and_n_clusters(name, k):
-    graph, _ = planted_graph(n=12)
+    graph = seen_by(name, planted_graph(n=12)[0])
     try:
         model = make(name, k=k).fit(graph)
     except InputError as e:
@@ -160,6 +186,7 @@ def test_one_cluster_and_n_clusters(name, k):
         assert model.n_clusters_ <= k
 
 
+@pytest.mark.parametrize("name", STATIC)
 def test_single_node(name):
     graph = from_adjacency(sp.csr_array((1, 1), dtype=np.float32), np.ones((1, 4)))
     model = make(name, k=1).fit(graph)
@@ -170,15 +197,16 @@ def test_single_node(name):
 @pytest.mark.parametrize("name", TAKES_K)
 def test_impossible_k_is_refused(name, k):
     with pytest.raises(ValueError, match="n_clusters"):
-        make(name, k=k).fit(planted_graph(n=12)[0])
+        make(name, k=k).fit(seen_by(name, planted_graph(n=12)[0]))
 
 
 def test_missing_k_is_refused_when_needed(name, planted):
     if get_method(name).needs_k:
         with pytest.raises(ValueError, match="n_clusters"):
-            make(name, k=None).fit(planted[0])
+            make(name, k=None).fit(seen_by(name, planted[0]))
 
 
+@pytest.mark.parametrize("name", STATIC)
 def test_takes_every_kind_of_graph(name, planted):
     graph, _ = planted
     if get_method(name).needs_features:
