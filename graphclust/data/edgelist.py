@@ -66,6 +66,7 @@ def read_edgelist(
     else:
         check_no_policy(path, policy, weight)
         times = read_times(table, at)
+        ignored = [str(c) for i, c in enumerate(table.frame.columns) if i not in (*ends, at)]
     edge_ids = table.ids(ends)
     label_table = _node_table(labels, edge_ids) if labels else None
     ids = _node_ids(edge_ids, nodes, label_table, n)
@@ -76,6 +77,7 @@ def read_edgelist(
     }
     if at is None:
         return build(name, edge_index, len(ids), weights=weights, policy=policy, **about)
+    about["info"] |= {"ignored_columns": ignored} if ignored else {}
     return build_events(name, *edge_index, times, len(ids), **about)
 
 

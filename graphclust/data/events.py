@@ -69,6 +69,8 @@ def build_events(
 ) -> TemporalData:
     """Apply the policy of :func:`graphclust.stream.build_stream`, record it in ``info``, and make the TemporalData.
 
+    ``info["policy"]`` counts the self-loops that were dropped and the rows that came earlier than the row before them.
+
     Parameters
     ----------
     src, dst, time : arrays of shape (E,), in any order
@@ -92,5 +94,5 @@ def build_events(
         data.window_edges = torch.from_numpy(np.asarray(window_edges, dtype=np.float64))
     data.name = name
     late = int(np.count_nonzero(np.diff(np.asarray(time, dtype=np.float64)) < 0))
-    data.info = {**(info or {}), "policy": {"dropped_self_loops": len(src) - stream.m, "steps_back_in_time": late}}
+    data.info = {"policy": {"dropped_self_loops": len(src) - stream.m, "steps_back_in_time": late}, **(info or {})}
     return data

@@ -78,6 +78,6 @@ def load(ref: str, **params: Any) -> Data | TemporalData:
     raise unknown_name(name)
 
 
-def _call(name: str, function: Callable[..., Data], given: dict[str, Any]) -> Data:
+def _call(name: str, function: Callable[..., Any], given: dict[str, Any]) -> Data | TemporalData:
     check_params(name, given, list(inspect.signature(function).parameters))
     return function(**given)
