@@ -47,7 +47,8 @@ class KeepsMemories(Protocol):
 class ClusteredStrategy(Strategy):
     """Runs one algorithm: handshake, preparation rounds, rounds, evaluation of every client, newcomers.
 
-    Rounds are numbered from 0; preparation rounds are negative. Replies are summed in the order of the client ids, so
+    Rounds are numbered from 0; preparation rounds are negative, and the last of them are left out when the algorithm is
+    prepared before. Replies are summed in the order of the client ids, so
     the result does not depend on which comes first.
 
     Parameters
@@ -74,6 +75,7 @@ class ClusteredStrategy(Strategy):
         self._bytes_down = 0
         self._clients: list[dict[str, Any]] = []
         self._weights = torch.zeros(0)
+        self._embeddings: dict[str, Tensor] = {}
 
     def summary(self) -> None:
         """Say in the log what is about to run."""
@@ -97,7 +99,7 @@ class ClusteredStrategy(Strategy):
         first = -self.algorithm.preparation_rounds(n)
         self._begin(grid)
         self._monitor.start(self.config.rounds - first, self.config.name)
-        for r in range(first + len(self._history.rounds), self.config.rounds):
+        while (r := self._next_round(first)) < self.config.rounds:
             self._round(grid, r)
             known = {name: value for name, value in self._history.rounds[-1]["mean"].items() if value is not None}
             self._monitor.step(r - first, known)
@@ -148,7 +150,8 @@ class ClusteredStrategy(Strategy):
     ) -> list[Message]:
         """What every training client is sent after the last round."""
         payloads = {client: self.algorithm.evaluation(self._state, i) for i, client in enumerate(self._registry.ids)}
-        return self._address(payloads, "evaluate", {"round": server_round})
+        meant = {client: payload for client, payload in payloads.items() if payload is not None}
+        return self._address(meant, "evaluate", {"round": server_round})
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
         """Note how every client fares and with which weights; the metrics are means over the clients that answered.
@@ -167,11 +170,18 @@ class ClusteredStrategy(Strategy):
             reply = contents.get(client, RecordDict())
             measured = cast(MetricRecord, reply.get("metrics", {}))
             values = {name: _number(measured.get(name)) for name in MEASURES}
-            self._clients.append({"id": client, "n": n, **values, "error": failures.get(client)})
-            groups, weights = self._payloads[client].groups, client_report(reply).arrays.get("weights")
-            if weights is not None and len(weights) == len(groups):
+            payload = self._payloads.get(client)
+            error = failures.get(client) if payload is not None else "not evaluated: no model is meant for it yet"
+            self._clients.append({"id": client, "n": n, **values, "error": error})
+            arrays = client_report(reply).arrays
+            weights = arrays.get("weights")
+            if "embedding" in arrays:
+                self._embeddings[client] = arrays["embedding"]
+            # the numbers of other families are not those of groups
+            if payload is not None and payload.family == "model" and weights is not None \
+                    and len(weights) == len(payload.groups):
                 self._weights[i] = 0
-                self._weights[i, groups] = weights
+                self._weights[i, payload.groups] = weights
         together = {name: mean(torch.tensor([math.nan if r[name] is None else r[name] for r in self._clients]))
                     for name in MEASURES}
         return MetricRecord({name: value for name, value in together.items() if value is not None})
@@ -193,6 +203,11 @@ class ClusteredStrategy(Strategy):
         self._state, self._history = held.state, held.history
         if isinstance(grid, KeepsMemories):
             grid.restore_memories(held.memories)
+
+    def _next_round(self, first: int) -> int:
+        """The round after the last that was run; 0 once the algorithm is prepared."""
+        r = self._history.rounds[-1]["round"] + 1 if self._history.rounds else first
+        return 0 if r < 0 and self.algorithm.prepared(self._state) else r
 
     def _round(self, grid: Grid, r: int) -> None:
         clock = time.perf_counter()
@@ -221,7 +236,7 @@ class ClusteredStrategy(Strategy):
             self._clients, new.rows, new.weights,
             {"rounds": rounds, "evaluation": {"down": self._bytes_down, "up": up},
              "newcomers": {"down": new.bytes_down, "up": new.bytes_up}},
-            time.perf_counter() - clock,
+            time.perf_counter() - clock, self._embeddings,
         )
 
     def _address(self, payloads: dict[str, Payload], kind: str, settings: dict[str, Setting]) -> list[Message]:

@@ -95,7 +95,7 @@ class Nested(FederatedAlgorithm):
         """What the inner algorithm sends, of the client's group."""
         return self._of_group(state, client, self._algorithm.payload)
 
-    def evaluation(self, state: State, client: int) -> Payload:
+    def evaluation(self, state: State, client: int) -> Payload | None:
         """The same, for evaluation."""
         return self._of_group(state, client, self._algorithm.evaluation)
 

@@ -84,6 +84,11 @@ class FederatedAlgorithm(BaseModel, ABC):
 
     training: Training = Field(default_factory=Training)
 
+    @property
+    def needs_labels(self) -> bool:
+        """True when it cannot run on clients without labels: it mixes class probabilities, or compares labels."""
+        return not self.hard
+
     # --- server ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -109,12 +114,16 @@ class FederatedAlgorithm(BaseModel, ABC):
         """Rounds that the algorithm needs before its first training round (``state["round"]`` is negative in them)."""
         return 0
 
+    def prepared(self, state: State) -> bool:
+        """True when the preparation rounds that are left are not needed."""
+        return False
+
     def needs_everyone(self, state: State) -> bool:
         """True when this round must reach every client, whatever the fraction."""
         return False
 
-    def evaluation(self, state: State, client: int) -> Payload:
-        """What ``client`` is sent to be evaluated after the last round."""
+    def evaluation(self, state: State, client: int) -> Payload | None:
+        """What ``client`` is sent to be evaluated after the last round; None when no model is meant for it."""
         return self.payload(state, client)
 
     def newcomer(self, state: State) -> Payload:

@@ -33,7 +33,7 @@ from fedclust.task import Cohort
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 
-PROBE, LOSSES, LABELS, IDLE = "probe", "losses", "labels", "idle"
+PROBE, LOSSES, LABELS = "probe", "losses", "labels"
 PREPARED = ("labels", "divergence")
 
 
@@ -76,6 +76,9 @@ class Community(FederatedAlgorithm):
     @model_validator(mode="after")
     def _fits_together(self) -> Community:
         cls = get_method(self.method)
+        if cls.temporal:
+            raise InputError(f"method = {self.method!r} clusters streams of events, and the graph of clients has no "
+                             "times; give a method for graphs: leiden, spectral, hdbscan, ...")
         if cls.needs_k and self.n_groups is None and "n_clusters" not in self.method_settings:
             raise InputError(f"method = {self.method!r} must be told the number of groups; give n_groups, or a method "
                              "that finds it: leiden, leiden_auto, louvain, hdbscan")
@@ -87,6 +90,11 @@ class Community(FederatedAlgorithm):
         if self.every and self.similarity in PREPARED:
             raise InputError(f"every = {self.every}: {self.similarity} do not change in training; set every = 0")
         return self
+
+    @property
+    def needs_labels(self) -> bool:
+        """True when the clients are compared by their labelled samples."""
+        return self.similarity in PREPARED
 
     # --- server ---------------------------------------------------------------------------------------------------
 
@@ -105,6 +113,10 @@ class Community(FederatedAlgorithm):
             return 0
         return 1 if self.similarity == "labels" else self.divergence.rounds
 
+    def prepared(self, state: State) -> bool:
+        """True once there are groups."""
+        return int(state["clusterings"]) > 0
+
     def needs_everyone(self, state: State) -> bool:
         """True in the rounds that the clustering is made from."""
         return int(state["round"]) < 0 or self._phase(state) != "train" or self._collects(state)
@@ -112,8 +124,6 @@ class Community(FederatedAlgorithm):
     def _phase(self, state: State) -> str:
         """What this round is for."""
         if int(state["round"]) < 0:
-            if int(state["clusterings"]):
-                return IDLE
             return LABELS if self.similarity == "labels" else LEARN
         if models(state, "client"):
             return LOSSES
@@ -132,7 +142,7 @@ class Community(FederatedAlgorithm):
         phase = self._phase(state)
         if phase == LEARN:
             return self.divergence.payload(state, client, state["n_samples"])
-        if phase in (LABELS, IDLE):
+        if phase == LABELS:
             return Payload([], phase=phase)
         if phase == LOSSES:
             return Payload(list(range(len(state["weights"]))), family="client", phase=phase)
@@ -151,8 +161,6 @@ class Community(FederatedAlgorithm):
 
     def update(self, state: State, reports: Reports) -> State:
         """FedAvg in every group, and the clustering when its evidence is there."""
-        if reports.phase == IDLE:
-            return state
         if reports.phase in (LEARN, JUDGE):
             state = self.divergence.update(state, reports, len(state["weights"]))
             if reports.phase == LEARN:
@@ -236,8 +244,6 @@ class Community(FederatedAlgorithm):
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the model that arrived, or of several the one that fits best; or what the clustering needs."""
-        if delivery.phase == IDLE:
-            return Report()
         if delivery.phase in (LEARN, JUDGE):
             return self.divergence.local_step(cohort, delivery)
         if delivery.phase == LABELS:

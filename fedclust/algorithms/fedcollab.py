@@ -16,8 +16,6 @@ from fedclust.algorithms.base import Delivery, Payload, Report, Reports, State
 from fedclust.models import Model
 from fedclust.task import Cohort
 
-IDLE = "idle"
-"""Phase of the preparation rounds that are left when the divergences are known early: nothing is sent."""
 GRID = np.geomspace(0.5, 10.0, 27)
 """Values of C that are looked at; 10 is the largest that the authors use."""
 
@@ -47,6 +45,11 @@ class FedCollab(Nested):
     """Starts of the search from singletons, and as many from random partitions."""
     divergence: PairwiseDivergence = Field(default_factory=PairwiseDivergence)
 
+    @property
+    def needs_labels(self) -> bool:
+        """True: the discriminators tell labelled samples apart."""
+        return True
+
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """Nobody is assigned; a lone client has nobody to be compared with."""
         state = super().start(n_samples, model, seed)
@@ -59,6 +62,10 @@ class FedCollab(Nested):
         """The rounds of the discriminators, unless there is no pair."""
         return self.divergence.rounds if n_clients > 1 else 0
 
+    def prepared(self, state: State) -> bool:
+        """True once the coalitions are known."""
+        return not _searching(state)
+
     def needs_everyone(self, state: State) -> bool:
         """True in the preparation: every client belongs to N - 1 pairs."""
         return int(state["round"]) < 0 or super().needs_everyone(state)
@@ -67,14 +74,10 @@ class FedCollab(Nested):
         """The discriminators of the client's pairs; once the coalitions are known, what ``inner`` sends."""
         if _searching(state):
             return self.divergence.payload(state, client, state["n_samples"])
-        if int(state["round"]) < 0:
-            return Payload([], phase=IDLE)
         return super().payload(state, client)
 
     def update(self, state: State, reports: Reports) -> State:
         """A step of the discriminators, the search after their last, or the inner algorithm's."""
-        if reports.phase == IDLE:
-            return state
         if reports.phase not in (LEARN, JUDGE):
             return super().update(state, reports)
         state = self.divergence.update(state, reports, len(state["n_samples"]))
@@ -94,8 +97,6 @@ class FedCollab(Nested):
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train and test the discriminators, or what ``inner`` does."""
-        if delivery.phase == IDLE:
-            return Report()
         if delivery.phase in (LEARN, JUDGE):
             return self.divergence.local_step(cohort, delivery)
         return super().local_step(cohort, delivery)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedclust.algorithms._groups import assigned
 from fedclust.algorithms.base import (
     Delivery,
     FederatedAlgorithm,
@@ -26,7 +27,8 @@ class Local(FederatedAlgorithm):
     """theta_i <- SGD from theta_i on the client's own samples: the baseline without a federation.
 
     A client is sent the common initial model once and keeps its own in its memory; nothing else travels. Every client
-    is a group of its own: the weights are the identity.
+    is a group of its own: the weights are the identity. A client that was never drawn has no model, no group and no
+    result.
     """
 
     source: ClassVar[str] = "the local baseline of Bao et al., ICML 2023, arXiv 2306.06508, section 5"
@@ -35,12 +37,16 @@ class Local(FederatedAlgorithm):
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """The initial model, which nobody has yet."""
         n = len(n_samples)
-        return with_models({}, initial_models(model, seed, 1), weights=torch.eye(n),
-                           started=torch.zeros(n, dtype=torch.bool))
+        return with_models({}, initial_models(model, seed, 1), weights=torch.full((n, n), torch.nan))
 
     def payload(self, state: State, client: int) -> Payload:
         """The initial model until the client has answered once; after that nothing."""
-        return Payload([] if state["started"][client] else [0])
+        return Payload([0] if state["weights"][client].isnan().any() else [])
+
+    def evaluation(self, state: State, client: int) -> Payload | None:
+        """Nothing is sent: the client evaluates its own model, if it has one."""
+        payload = self.payload(state, client)
+        return None if payload.groups else payload
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Go on with the client's own model."""
@@ -54,9 +60,7 @@ class Local(FederatedAlgorithm):
 
     def update(self, state: State, reports: Reports) -> State:
         """Note who has begun."""
-        started = state["started"].clone()
-        started[reports.clients] = True
-        return {**state, "started": started}
+        return {**state, "weights": assigned(state, reports.clients, reports.clients)}
 
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Nothing to find: no trained model is on the server."""

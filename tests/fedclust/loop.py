@@ -79,12 +79,12 @@ class Loop:
         reports = Reports(torch.tensor(list(chosen)), self.n[list(chosen)], *together([r for _, r in replies]),
                           replies[0][0])
         self.states.append(self.algorithm.update(state, spoil(reports)))
-        self.round += 1
+        self.round = 0 if self.round < 0 and self.algorithm.prepared(self.state) else self.round + 1
         return self.state
 
     def run(self, rounds: int, fraction: float = 1.0) -> State:
         """The preparation and this many rounds; with a fraction a seeded choice of clients."""
-        last = self.round + self.algorithm.preparation_rounds(len(self.clients)) + rounds
+        last = max(self.round, 0) + rounds
         while self.round < last:
             everyone = fraction == 1 or self.round < 0 or self.algorithm.needs_everyone(
                 {**self.state, "round": torch.tensor(self.round)})

@@ -5,8 +5,12 @@ import torch
 
 from fedclust.algorithms import algorithm_names, get_algorithm, make_algorithm
 from fedclust.algorithms.base import models
+from fedclust.evaluation import evaluate
+from fedclust.outcome import outcome
+from fedclust.rounds import select
 from fedclust.task import Training
 from graphclust.graph import InputError
+from tests.fedclust.flower import Flower, settings
 from tests.fedclust.loop import TRAINING, Loop, concepts, deliver
 
 
@@ -45,6 +49,24 @@ def test_local_clients_train_alone_and_nothing_travels_after_the_first_round():
     loop.round = 1
     expected = loop.cohort(1).train(start, TRAINING)
     assert all(torch.equal(loop.memory[1][f"model/{key}"], t) for key, t in expected.items())
+
+
+def test_local_has_no_result_for_a_client_that_was_never_drawn():
+    flower = Flower(settings("local", rounds=1, fraction=0.5))
+    result = flower.run()
+    drawn = select(6, 0.5, 0, 0)
+    assert result.history.rounds[0]["participants"] == [result.ids[i] for i in drawn]
+    for i, row in enumerate(result.clients):
+        if i in drawn:
+            assert row["accuracy"] is not None and row["error"] is None
+            assert result.weights[i].tolist() == [float(i == j) for j in range(6)]
+        else:
+            assert row["accuracy"] is None and "no model" in row["error"]
+            assert result.weights[i].isnan().all()
+    tables = outcome(result, {})
+    assert (tables.found >= 0).nonzero()[0].tolist() == drawn and evaluate(tables)["unassigned"] == 0.5
+    trained = [row["accuracy"] for i, row in enumerate(result.clients) if i in drawn]
+    assert evaluate(tables)["local"] == pytest.approx(sum(trained) / 3)
 
 
 def test_local_equals_sgd_without_a_federation():

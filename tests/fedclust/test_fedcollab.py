@@ -8,6 +8,7 @@ from fedclust.algorithms._discriminators import PairwiseDivergence, _divergence,
 from fedclust.algorithms.base import Reports, models
 from fedclust.data.client import ClientData
 from graphclust.graph import InputError
+from tests.fedclust.flower import Flower, settings
 from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, deliver
 
 QUICK = {"rounds": 12, "width": 16, "server_lr": 0.05, "patience": 12}
@@ -108,16 +109,19 @@ def test_clients_that_do_not_answer_stand_apart_only_if_never_heard():
     assert silent.state["group"].tolist() == [0, 0, 0, 1]
 
 
-def test_the_phase_ends_early_and_then_nothing_travels():
-    loop = Loop(fedcollab(divergence={**QUICK, "rounds": 20, "patience": 1}), clients(4, n_concepts=1))
+def test_the_phase_ends_early_and_training_begins():
+    quick = {"c": 2.0, "divergence": {**QUICK, "rounds": 20, "patience": 1}}
+    loop = Loop(fedcollab(**quick), clients(4, n_concepts=1))
     loop.run(0)
-    rounds = len(loop.state["balanced_accuracy"])
-    assert rounds < 20
-    state = {**loop.states[rounds + 1], "round": torch.tensor(-1)}
-    payload = loop.algorithm.payload(state, 0)
-    assert payload.groups == [] and payload.arrays == {} and payload.phase == "idle"
-    assert len(loop.states) == 21
+    needed = len(loop.state["balanced_accuracy"])
+    assert needed < 20 and len(loop.states) == 1 + needed and loop.round == 0
+    assert not loop.algorithm.prepared(loop.states[-2])
     assert not any(key.startswith("discriminator") for key in loop.state)
+    loop.run(2)
+    result = Flower(settings("fedcollab", settings=quick, rounds=2), clients(4, n_concepts=1)).run()
+    assert [row["round"] for row in result.history.rounds] == [*range(-20, needed - 20), 0, 1]
+    for name, t in models(loop.state).items():
+        torch.testing.assert_close(models(result.state)[name], t)
 
 
 # --- the discriminators -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from flwr.app import Error, Message
 
 from fedclust.algorithms import algorithm_names, make_algorithm
 from fedclust.participant import ALL
@@ -125,6 +126,14 @@ def test_groups_over_rounds_and_final_weights():
     assert result.weights.shape == (6, 2) and result.weights.sum(1).tolist() == [1] * 6
     one = Flower(settings("ifca", settings={"n_groups": 2}, rounds=1, fraction=0.5)).run()
     assert one.history.tables["group"][0].isnan().sum() == 3, "three clients have no group yet"
+
+
+def test_a_client_without_a_group_is_not_filed_under_the_model_that_it_is_evaluated_with():
+    absent = Flower(settings("hierarchical", settings={"warmup": 1, "cut": "k", "n_groups": 2}, rounds=2),
+                    spoil={"c01": lambda message, _: Message(Error(0, "away"), reply_to=message)})
+    result = absent.run()
+    assert result.weights[1].isnan().all() and not result.weights[[0, 2, 3, 4, 5]].isnan().any()
+    assert result.clients[1]["accuracy"] is not None, "the warm model's"
 
 
 def test_bytes_are_counted_by_the_tensor():
