@@ -8,13 +8,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patches import PathPatch, Rectangle
-from matplotlib.path import Path
 
-from graphclust.runs.drawing import GREY, INK, PALETTE, STYLE, Picture, confusion, grid, hide_rest, shade, svg
+from graphclust.runs.drawing import INK, PALETTE, STYLE, Picture, confusion, grid, hide_rest, shade, svg
+from graphclust.runs.flows import river
 
 MOMENTS = 8
-BAR, GAP = 0.08, 0.04
 READ_RIVER = (
     "First seed. Each column is a moment, each block of it a group (its number inside), as high as it has clients; a "
     "stream is the clients that go from one group to the next, coloured by their {colour}. Few crossings: the groups "
@@ -48,66 +46,9 @@ def _river(axes: Axes, groups: np.ndarray, kinds: np.ndarray) -> None:
     known = np.flatnonzero((groups >= 0).any(axis=1))
     first = int(known[0]) if len(known) else 0
     moments = np.unique(np.linspace(first, len(groups) - 1, MOMENTS).round().astype(int))
-    columns = [_stack(groups[t], kinds) for t in moments]
-    n = groups.shape[1]
-    for x, (order, tops) in enumerate(columns):
-        for group, (low, high) in tops.items():
-            axes.add_patch(Rectangle((x - BAR, low), 2 * BAR, high - low, facecolor=GREY, linewidth=0, alpha=0.85))
-            if high - low > 0.04 * n:
-                axes.text(x, (low + high) / 2, "–" if group < 0 else str(group), ha="center", va="center", fontsize=7,
-                          color="#ffffff")
-        if x + 1 < len(columns):
-            _streams(axes, x, order, columns[x + 1][0], groups[moments[x]], groups[moments[x + 1]], kinds)
-    axes.set(xlim=(-0.3, len(columns) - 0.7), ylim=(n * (1 + GAP) + 0.02 * n, -0.02 * n), yticks=[])
-    axes.set_xticks(range(len(columns)), [str(t) for t in moments])
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-
-
-def _stack(groups: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, dict[int, tuple[float, float]]]:
-    """Height of each client (N,) in its column, by group and kind, and the extent of every group's block."""
-    names = np.unique(groups)
-    gap = GAP * len(groups) / max(len(names) - 1, 1)
-    order = np.lexsort((np.arange(len(groups)), kinds, groups))
-    place, blocks, y = np.empty(len(groups)), {}, 0.0
-    for name in names:
-        own = order[groups[order] == name]
-        place[own] = y + np.arange(len(own))
-        blocks[int(name)] = (y, y + len(own))
-        y += len(own) + gap
-    return place, blocks
-
-
-def _streams(
-    axes: Axes, x: int, left: np.ndarray, right: np.ndarray, before: np.ndarray, after: np.ndarray, kinds: np.ndarray
-) -> None:
-    """One band for the clients of one kind that go from one block to another; within a block they lie side by side."""
-    tones = {k: PALETTE[i % len(PALETTE)] for i, k in enumerate(np.unique(kinds))}
-    start, end = _offsets(left, before, kinds, after), _offsets(right, after, kinds, before)
-    flows: dict[tuple[int, int, int], list[int]] = {}
-    for i, key in enumerate(zip(before.tolist(), after.tolist(), kinds.tolist(), strict=True)):
-        flows.setdefault(key, []).append(i)
-    for (_, _, kind), clients in flows.items():
-        a, b, width = start[clients].min(), end[clients].min(), len(clients)
-        axes.add_patch(PathPatch(_band(x + BAR, a, x + 1 - BAR, b, width), facecolor=tones[kind], alpha=0.55, lw=0))
-
-
-def _offsets(place: np.ndarray, own: np.ndarray, kinds: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Heights (N,) in a column where clients of one group and kind are sorted by the group on the other side."""
-    out = np.empty(len(place))
-    for group, kind in {*zip(own.tolist(), kinds.tolist(), strict=True)}:
-        members = np.flatnonzero((own == group) & (kinds == kind))
-        out[members[np.argsort(other[members], kind="stable")]] = np.sort(place[members])
-    return out
-
-
-def _band(x0: float, y0: float, x1: float, y1: float, width: float) -> Path:
-    middle = (x0 + x1) / 2
-    points = [(x0, y0), (middle, y0), (middle, y1), (x1, y1), (x1, y1 + width), (middle, y1 + width),
-              (middle, y0 + width), (x0, y0 + width), (x0, y0)]
-    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
-    return Path(points, codes)
+    tones = np.unique(kinds, return_inverse=True)[1] % len(PALETTE)
+    names = {int(g): "–" if g < 0 else str(g) for g in np.unique(groups)}
+    river(axes, groups[moments], np.tile(tones, (len(moments) - 1, 1)), ticks=[str(t) for t in moments], names=names)
 
 
 def confusions(runs: Mapping[str, Sequence[tuple[str, np.ndarray, np.ndarray]]]) -> Picture:

@@ -15,7 +15,6 @@ from fedclust.evaluation import evaluate
 from fedclust.outcome import ALL, NEWCOMER_COLUMNS, Outcome
 from fedclust.record import FederationRecord
 from fedclust.report import collect, command, frame, rows, terminal_tables, write_report
-from fedclust.report.flows import _offsets, _stack
 from fedclust.report.tables import groups_table, main_table, newcomers_table, ordered, rounds_table
 from graphclust.runs.store import RunStore
 from simulations.scenarios import scenario
@@ -237,19 +236,3 @@ def test_commands_say_what_differs_from_the_defaults():
     assert shlex.split(command(config)) == [
         "fedclust", "simulate", "ifca", "--scenario", "digits-3shift", "--seeds", "3", "--rounds", "7",
         "--set", "n_groups=4", "--with", "fraction=0.5", "--with", "training.lr=0.3"]
-
-
-def test_streams_of_the_river_neither_overlap_nor_leave_their_blocks():
-    rng = np.random.default_rng(0)
-    before, after, kinds = rng.integers(-1, 3, 40), rng.integers(4, size=40), rng.integers(3, size=40)
-    for own, other in ((before, after), (after, before)):
-        place, blocks = _stack(own, kinds)
-        heights = _offsets(place, own, kinds, other)
-        assert len(np.unique(heights)) == 40
-        for g, (low, high) in blocks.items():
-            inside, size = heights[own == g], (own == g).sum()
-            assert high - low == pytest.approx(size)
-            assert inside.min() == low and inside.max() == pytest.approx(high - 1)
-        for flow in {*zip(before, after, kinds, strict=True)}:
-            members = heights[(before == flow[0]) & (after == flow[1]) & (kinds == flow[2])]
-            assert np.ptp(members) == pytest.approx(len(members) - 1), "a stream is in one piece"
