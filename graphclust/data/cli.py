@@ -29,8 +29,9 @@ def list_sets(as_json: Json = False) -> None:
         return
     console = Console()
     table = Table(caption="A file (.npz .csv .tsv .txt .graphml .mtx .pt) is given by its path. --json tells more.")
-    numbers = ["n", "m", "d", "k", "events"]
-    columns = ["name", "kind", *numbers, "here"] + (["note"] if console.width >= 110 else [])
+    wide = console.width >= 110
+    numbers = ["n", "m", "d", "k"] + (["events"] if wide else [])
+    columns = ["name", "kind", *numbers, "here"] + (["note"] if wide else [])
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "note")
     for row in rows:
@@ -116,7 +117,9 @@ def _number(value: int | None) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_cell(v)}" for key, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def _print_json(document: Any) -> None:
