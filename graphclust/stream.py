@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from graphclust.graph import Graph, InputError, check_features, check_ids, from_adjacency
@@ -59,13 +60,41 @@ class Stream:
         part = slice(start, stop)
         return replace(self, src=self.src[part], dst=self.dst[part], time=self.time[part])
 
-    def windows(self, edges: np.ndarray) -> Iterator[Stream]:
-        """The stream cut at the times ``edges``, (W + 1,): window w holds edges[w] <= time < edges[w + 1], the last
-        one its end as well. A window without an event is an empty stream."""
+    def cut(self, edges: np.ndarray) -> list[slice]:
+        """The events of each window between the times ``edges``, (W + 1,): window w has those with
+        edges[w] <= time < edges[w + 1], the last one those at its end as well; a window may have none."""
         at = np.searchsorted(self.time, edges, side="left")
         at[-1] = np.searchsorted(self.time, edges[-1], side="right")
-        for start, stop in pairwise(at):
-            yield self.between(int(start), int(stop))
+        return [slice(int(start), int(stop)) for start, stop in pairwise(at)]
+
+    def windows(self, edges: np.ndarray) -> Iterator[Stream]:
+        """The stream of each window of :meth:`cut`."""
+        for part in self.cut(edges):
+            yield self.between(part.start, part.stop)
+
+    def merge(self, new: Stream) -> tuple[Stream, np.ndarray]:
+        """This stream and the events of ``new`` as one, and which of its events are new, (E,) bool.
+
+        Nodes are the same by their ids, which both streams have or neither.
+
+        Raises
+        ------
+        InputError
+            Only one of the two has node ids.
+        """
+        if (self.node_ids is None) != (new.node_ids is None):
+            raise InputError("one of the two streams has node ids and the other has none; give ids to both or neither")
+        n, ids, position = max(self.n, new.n), None, np.arange(new.n)
+        if self.node_ids is not None and new.node_ids is not None:
+            index = pd.Index(self.node_ids)
+            position = index.get_indexer(pd.Index(new.node_ids))
+            absent = position < 0
+            position[absent] = self.n + np.arange(absent.sum())
+            n, ids = self.n + int(absent.sum()), np.concatenate((self.node_ids, new.node_ids[absent]))
+        src, dst = np.append(self.src, position[new.src]), np.append(self.dst, position[new.dst])
+        time = np.append(self.time, new.time)
+        order = np.argsort(time, kind="stable")
+        return Stream(n, src[order], dst[order], time[order], None, ids), order >= self.m
 
 
 def equal_windows(stream: Stream, count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -127,6 +128,13 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
 
     def _seed(self) -> Any:
         return getattr(self, "random_state", None)
+
+    def _identity(self, *extent: int) -> str:
+        """What a checkpoint of this fit is valid for: the method, its parameters, the size of the data."""
+        params = self.get_params(deep=False)
+        if not isinstance(self._seed(), Integral):  # then the checkpoint's own seed counts
+            params["random_state"] = None
+        return json.dumps([self.name, params, *extent], default=str)
 
     def _check(self, graph: Any) -> None:
         k = getattr(self, "n_clusters", None)

@@ -1,0 +1,185 @@
+"""What TGC learns, and one pass of its training over a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from graphclust.losses import kl_divergence, soft_assignment, target_distribution
+from graphclust.losses.temporal import history_attention, intensity, reconstruction_norms, temporal_loss
+from graphclust.methods._events import Events
+from graphclust.methods._network import KMEANS_LIMIT
+from graphclust.methods._walks import add_rows
+from graphclust.methods.base import by_size, follow
+from graphclust.stream import Stream
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The options of :class:`graphclust.methods.tgc.TGC`, each with a value."""
+
+    hist_len: int
+    negatives: int
+    lr: float
+    batch_size: int
+    order: str
+    node_weight: float
+    batch_weight: float
+    kernel: str
+    attention: str
+    time_unit: str
+    balance: str
+    clusters: str
+    warmup: float
+    bandwidth: float | str
+    collapse_guard: float
+
+
+class Table(nn.Module):
+    """What TGC learns: no network, but a vector z and a decay delta for each node, and the centres.
+
+    z and delta are buffers, not parameters: a step writes the rows of its batch alone.
+
+    Parameters
+    ----------
+    z : (n, dim) float32, the vectors at the start
+    n_clusters : K
+    windows : W, how many rows of ``window_labels`` are to be filled
+    """
+
+    z: Tensor
+    anchor: Tensor
+    delta: Tensor
+    bandwidth: Tensor
+    window_labels: Tensor
+
+    def __init__(self, z: np.ndarray, n_clusters: int, windows: int) -> None:
+        super().__init__()
+        self.register_buffer("z", torch.from_numpy(z))
+        self.register_buffer("anchor", self.z.clone())
+        self.register_buffer("delta", torch.ones(len(z), 1))
+        self.register_buffer("bandwidth", torch.ones(()))
+        self.register_buffer("window_labels", torch.full((windows, len(z)), -1))
+        self.centres = nn.Parameter(torch.zeros(n_clusters, z.shape[1]))
+
+    @torch.no_grad()
+    def assign(self) -> Tensor:
+        """q of all nodes, (n, K)."""
+        return soft_assignment(self.z, self.centres, self.bandwidth)
+
+    @torch.no_grad()
+    def start(self, seed: int, bandwidth: float | str) -> None:
+        """Centres by k-means on z (20 starts), and z as it is now as the anchor of the target distribution."""
+        z = self.z.numpy()
+        limit = max(KMEANS_LIMIT, 20 * len(self.centres))
+        fit = z if len(z) <= limit else z[np.random.default_rng(seed).choice(len(z), limit, replace=False)]
+        model = KMeans(len(self.centres), n_init=20, random_state=seed).fit(fit)
+        self.centres.copy_(torch.from_numpy(model.cluster_centers_))
+        self.anchor.copy_(self.z)
+        spread = model.inertia_ / len(fit)
+        self.bandwidth.fill_((spread if spread > 0 else 1.0) if bandwidth == "auto" else bandwidth)
+
+    def close_window(self, window: int, active: Tensor) -> None:
+        """Write down the clusters of the nodes ``active`` as those of this window, and begin the next from here."""
+        nodes = active.unique()
+        self.window_labels[window, nodes] = self.assign().argmax(1)[nodes]
+        self.anchor.copy_(self.z)
+
+    @torch.no_grad()
+    def grown(self, stream: Stream) -> Table:
+        """The same with rows for all nodes of ``stream``; a new one's vector is the mean of those it meets (else 0)."""
+        known = len(self.z)
+        graph = stream.graph().adjacency[known:, :known]
+        weight = np.maximum(graph.sum(axis=1), 1)[:, None]
+        z = np.concatenate((self.z.numpy(), (graph @ self.z.numpy() / weight).astype(np.float32)))
+        new = Table(z, len(self.centres), len(self.window_labels))
+        new.delta[:known] = self.delta
+        new.window_labels[:, :known] = self.window_labels
+        new.centres.copy_(self.centres)
+        new.bandwidth.copy_(self.bandwidth)
+        return new
+
+    @torch.no_grad()
+    def order_by_size(self) -> None:
+        """Put the clusters by decreasing size, as ``labels_`` are."""
+        order = by_size(self.assign().argmax(1).numpy())[1]
+        order = np.concatenate((order, np.setdiff1d(np.arange(len(self.centres)), order)))
+        self.centres.copy_(self.centres[torch.from_numpy(order)])
+        self.window_labels.copy_(torch.from_numpy(follow(self.window_labels.numpy(), order)))
+
+
+def one_pass(
+    table: Table, events: Events, entries: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
+    generator: torch.Generator, clusters: bool,
+) -> dict[str, float]:
+    """Train on ``entries`` once; the losses, each a mean over samples (the node part 0 without ``clusters``).
+
+    Parameters
+    ----------
+    entries : (S,) int64 of ``events``, in the order of time
+    optimiser : of the centres
+    clusters : whether L_node counts
+    """
+    if rules.order == "shuffled":
+        entries = entries[torch.randperm(len(entries), generator=generator)]
+    total = torch.zeros(3, dtype=torch.float64)
+    for batch in entries.split(rules.batch_size):
+        total += _step(table, events, batch, rules, optimiser, generator, clusters)
+    temporal, node, reconstruction = (total / max(1, len(entries))).tolist()
+    return {"loss": temporal + node + reconstruction, "temporal": temporal, "node": node,
+            "reconstruction": reconstruction}
+
+
+def _step(
+    table: Table, events: Events, batch: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
+    generator: torch.Generator, clusters: bool,
+) -> Tensor:
+    """One step of SGD on the rows of a batch; the sums of the three weighted parts."""
+    b, h, code = len(batch), rules.hist_len, rules.balance == "code"
+    source = events.node[batch]
+    before, exists = events.history(batch, h)
+    past = torch.where(exists, events.other[before], 0)
+    rows = torch.cat((
+        source[:, None], past, events.other[batch][:, None], events.negatives(b, rules.negatives, generator)
+    ), 1)
+    g = embedding(rows, table.z).requires_grad_()  # s, h_1..h_H, t, n_1..n_N
+    delta = embedding(source, table.delta).requires_grad_()
+    # every distance and angle that the loss needs is a product of s or some h with another row
+    product = g[:, : 1 + h] @ g.mT
+    squared = (g * g).sum(2)
+    distance = (squared[:, : 1 + h, None] + squared[:, None] - 2 * product).clamp_min(0)
+    length = squared.clamp_min(1e-12).sqrt()
+    cos = product[:, 0] / (length[:, :1] * length)
+
+    masked = rules.attention == "masked"
+    attention = history_attention(distance[:, 0, 1 : 1 + h], exists, masked)
+    elapsed = events.time[batch][:, None] - torch.where(exists, events.time[before], 0)
+    kernel = torch.exp((1 if rules.kernel == "growth" else -1) * delta * elapsed.abs())
+    ahead = intensity(distance[:, 0, 1 + h :], distance[:, 1:, 1 + h :], attention, kernel)
+    temporal = temporal_loss(ahead, 1e-6 if code else 0.0).sum()
+    norms = reconstruction_norms(
+        cos[:, 1 + h], cos[:, 1 : 1 + h] * exists, exists if masked else torch.ones_like(exists), cos[:, 2 + h :]
+    )
+    # ||v||_2 sqrt(B) is of the order of a sum over the batch
+    reconstruction = rules.batch_weight * norms * (1 if code else b**0.5)
+    node = torch.zeros(())
+    if clusters:
+        q = soft_assignment(g[:, 0], table.centres, table.bandwidth)
+        p = target_distribution(soft_assignment(embedding(source, table.anchor), table.centres, table.bandwidth))
+        node = rules.node_weight * kl_divergence(p, q) * (1 if code else b)
+        optimiser.zero_grad()
+    (temporal + node + reconstruction).backward()
+    add_rows(table.z, rows, g.grad, -rules.lr)
+    add_rows(table.delta, source, delta.grad, -rules.lr)
+    if rules.kernel == "decay":
+        table.delta[source] = table.delta[source].clamp_min(0)
+    if clusters:
+        if not code and table.centres.grad is not None:
+            table.centres.grad /= q.detach().sum(0).clamp_min(1)[:, None]
+        optimiser.step()
+    return torch.stack((temporal.detach(), node.detach(), reconstruction.detach())).double()
