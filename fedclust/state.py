@@ -108,6 +108,7 @@ class FederationResult:
     unseen : one dict a newcomer and trial: client, shots (None: all it has), draw, labels_used, accuracy, loss,
         undetermined, error
     unseen_weights : (trials, K), the rows of ``unseen``
+    embeddings : z (n_i, latent) of every client's nodes, by client id, where the task is to cluster them
     traffic : bytes up and down of {"rounds", "evaluation", "newcomers"}
     seconds : of the whole run
     """
@@ -123,12 +124,14 @@ class FederationResult:
     unseen_weights: Tensor
     traffic: dict[str, dict[str, int]]
     seconds: float
+    embeddings: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write to one safetensors file, the numbers as JSON in its header."""
         tensors = {
             **{f"state/{name}": t for name, t in self.state.items()},
             **{f"table/{name}": t for name, t in self.history.tables.items()},
+            **{f"embedding/{client}": t for client, t in self.embeddings.items()},
             "weights": self.weights, "unseen_weights": self.unseen_weights,
         }
         body = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _PLAIN}
@@ -140,7 +143,8 @@ class FederationResult:
         tensors, body = _from_file(path)
         return cls(
             history=History(body.pop("rounds"), _family(tensors, "table")), state=_family(tensors, "state"),
-            weights=tensors["weights"], unseen_weights=tensors["unseen_weights"], **body,
+            weights=tensors["weights"], unseen_weights=tensors["unseen_weights"],
+            embeddings=_family(tensors, "embedding"), **body,
         )
 
 

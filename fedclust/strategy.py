@@ -48,8 +48,8 @@ class ClusteredStrategy(Strategy):
     """Runs one algorithm: handshake, preparation rounds, rounds, evaluation of every client, newcomers.
 
     Rounds are numbered from 0; preparation rounds are negative, and the last of them are left out when the algorithm is
-    prepared before. Replies are summed in the order of the client ids, so
-    the result does not depend on which comes first.
+    prepared before. Replies are summed in the order of the client ids, so the result does not depend on which comes
+    first.
 
     Parameters
     ----------
@@ -170,18 +170,16 @@ class ClusteredStrategy(Strategy):
             reply = contents.get(client, RecordDict())
             measured = cast(MetricRecord, reply.get("metrics", {}))
             values = {name: _number(measured.get(name)) for name in MEASURES}
-            payload = self._payloads.get(client)
-            error = failures.get(client) if payload is not None else "not evaluated: no model is meant for it yet"
+            payload, arrays = self._payloads.get(client), client_report(reply).arrays
+            error = failures.get(client) if payload else "not evaluated: no model is meant for it yet"
             self._clients.append({"id": client, "n": n, **values, "error": error})
-            arrays = client_report(reply).arrays
-            weights = arrays.get("weights")
             if "embedding" in arrays:
                 self._embeddings[client] = arrays["embedding"]
-            # the numbers of other families are not those of groups
-            if payload is not None and payload.family == "model" and weights is not None \
-                    and len(weights) == len(payload.groups):
+            # in other families the models are not the groups'
+            groups = payload.groups if payload and payload.family == "model" else []
+            if groups and "weights" in arrays and len(arrays["weights"]) == len(groups):
                 self._weights[i] = 0
-                self._weights[i, payload.groups] = weights
+                self._weights[i, groups] = arrays["weights"]
         together = {name: mean(torch.tensor([math.nan if r[name] is None else r[name] for r in self._clients]))
                     for name in MEASURES}
         return MetricRecord({name: value for name, value in together.items() if value is not None})
