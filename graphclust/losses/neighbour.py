@@ -48,6 +48,29 @@ def neighbour_contrast(
     return _LogRatio.apply(unit, positive_sum(unit, pairs, tau), columns, factor, tau)
 
 
+def neighbour_contrast_of_nodes(z: Tensor, gamma: Tensor, tau: float) -> Tensor:
+    """The terms of :func:`neighbour_contrast`, l_i = -log( sum_j Gamma_ij e_ij / sum_j e_ij + 1e-8 ), one a node.
+
+    Dense and of plain tensor operations: for small graphs, under the transforms of torch.func and with weights on the
+    nodes. A node whose row of Gamma is zero is padding: it is no j of any sum.
+
+    Parameters
+    ----------
+    z : (n, d), the embedding
+    gamma : Gamma, (n, n), dense; a node has influence on itself
+    tau : inverse temperature
+
+    Returns
+    -------
+    (n,)
+    """
+    unit = F.normalize(z, dim=1)
+    cosine = (unit @ unit.T).masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), 0)
+    e = torch.exp(tau * cosine)
+    real = (gamma.sum(1) > 0).to(e.dtype)
+    return -torch.log((gamma * e).sum(1) / (e @ real) + 1e-8)
+
+
 class _LogRatio(torch.autograd.Function):
     """mean_i -log(pos_i / D_i + 1e-8) with D_i = 1 + factor_i sum_{j in columns, j != i} exp(tau <u_i, u_j>).
 

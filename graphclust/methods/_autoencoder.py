@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from numbers import Integral, Real
 from pathlib import Path
@@ -72,11 +71,12 @@ class AutoencoderClusterer(GraphClusterer):
         rng = np.random.default_rng(checkpoints.seed)
         svd_seed, start_seed = (int(s) for s in rng.integers(2**31, size=2))
         initial, shuffle, training = (torch_generator(rng) for _ in range(3))
-        self._transform = FeatureTransform(
+        held = self._held()
+        self._transform = held[1] if held else FeatureTransform(
             self.weighting, self.n_components, self.center, self.smoothing, self.scale
         ).fit(graph, svd_seed)
         x = self._transform.transform(graph)
-        autoencoders = [
+        autoencoders = [held[0].to(self.device_)] if held else [
             Autoencoder(x.shape[1], self.hidden, self.latent_dim, initial).to(self.device_)
             for _ in range(self.networks)
         ]
@@ -88,7 +88,8 @@ class AutoencoderClusterer(GraphClusterer):
         ).to(self.device_)
         history: list[dict[str, float]] = []
         if not checkpoints.reached("training"):
-            history = self._pretrain(autoencoders, x, shuffle, monitor, checkpoints)
+            if not held:
+                history = self._pretrain(autoencoders, x, shuffle, monitor, checkpoints)
             zs = self._ensemble.encode(x, self.device_)
             labels = torch.from_numpy(self._start(graph, zs, start_seed)).to(self.device_)
             for network, z in zip(self._ensemble, zs, strict=True):
@@ -102,6 +103,10 @@ class AutoencoderClusterer(GraphClusterer):
             q.argmax(1).cpu().numpy(), self._ensemble.position(zs).cpu().numpy(), q.cpu().numpy(),
             trained or history, {"smoothing": self._transform.steps, **chosen},
         )
+
+    def _held(self) -> tuple[Autoencoder, FeatureTransform] | None:
+        """An auto-encoder that was trained elsewhere, with its transform; None: train one from the start."""
+        return None
 
     def _pretrain(
         self, autoencoders: list[Autoencoder], x: Features, generator: torch.Generator, monitor: Monitor,
@@ -162,15 +167,12 @@ class AutoencoderClusterer(GraphClusterer):
         """Write the trained encoders, centres and feature transform to the folder ``path`` (safetensors and JSON)."""
         check_is_fitted(self, "_ensemble")
         tensors = {name: tensor for name, tensor in self._ensemble.state_dict().items() if "decoder" not in name}
-        plain: dict[str, Any] = {}
-        for name, value in dataclasses.asdict(self._transform).items():
-            if isinstance(value, np.ndarray):
-                tensors[f"transform.{name}"] = torch.from_numpy(value)
-            else:
-                plain[name] = value
+        arrays, plain = self._transform.parts()
         params = {k: v for k, v in self.get_params(deep=False).items() if k != "random_state"}
-        sizes = [next(iter(self._ensemble)).encoder.layers[0].in_features, *self.hidden, self.latent_dim]
-        save_tensors(path, tensors, {"method": self.name, "params": params, "sizes": sizes, "transform": plain})
+        layers = next(iter(self._ensemble)).encoder.layers
+        sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
+        description = {"method": self.name, "params": params, "sizes": sizes, "transform": plain}
+        save_tensors(path, {**tensors, **arrays}, description)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Self:
@@ -186,8 +188,7 @@ class AutoencoderClusterer(GraphClusterer):
             raise InputError(f"{path} holds a model of {description['method']!r}; load it with that method's class")
         new = cls(**description["params"])
         new.device_ = resolve_device(device)
-        arrays = {k.removeprefix("transform."): v.numpy() for k, v in tensors.items() if k.startswith("transform.")}
-        new._transform = FeatureTransform(**description["transform"], **arrays)
+        new._transform = FeatureTransform.from_parts(tensors, description["transform"])
         weights = {k: v for k, v in tensors.items() if not k.startswith("transform.")}
         new._ensemble = Ensemble(
             ClusterNetwork(MLP(description["sizes"]), None, new.n_clusters, new.geometry == "cosine")

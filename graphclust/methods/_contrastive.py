@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from graphclust.graph import Graph
+from graphclust.encoders import Autoencoder
+from graphclust.graph import Graph, InputError
 from graphclust.losses import Pairs, kl_divergence, target_distribution
 from graphclust.methods._autoencoder import AutoencoderClusterer
 from graphclust.methods._blocks import BlockSampler
 from graphclust.methods._consensus import consensus_labels
-from graphclust.methods._features import Features
+from graphclust.methods._features import Features, FeatureTransform
 from graphclust.methods._network import ClusterNetwork, batches, dense_rows, whole_input
+from graphclust.methods._trained import load_autoencoder
 from graphclust.monitor import Monitor
 from graphclust.propagation import influence
 from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, Settled, StopRule, train
@@ -103,6 +105,10 @@ class ContrastiveClusterer(AutoencoderClusterer):
     bandwidth : float or "auto"
         Squared distance at which the Student-t kernel has fallen to one half; paper: 1. "auto": the mean squared
         distance of the nodes to their centre at the start, so that the balance of the losses follows the scale of z.
+    encoder : str or None
+        Folder of an auto-encoder that was trained elsewhere, as a federation of fedclust leaves it: it takes the place
+        of the pre-training, and its own widths and preparation of the features that of ``hidden``, ``latent_dim``,
+        ``weighting``, ``n_components``, ``center``, ``smoothing`` and ``scale``. With ``epochs=0`` it is used as it is.
     device : {"auto", "cpu", "cuda"}
     random_state : int, Generator or None
     """
@@ -126,6 +132,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         "start": [StrOptions({"kmeans", "consensus"})],
         "stop": [StrOptions({"last", "settled"})],
         "tol": [Interval(Real, 0, 1, closed="neither")],
+        "encoder": [str, None],
         "collapse_guard": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -156,6 +163,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
         scale: bool = True,
         geometry: str = "cosine",
         bandwidth: float | str = "auto",
+        encoder: str | None = None,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -183,8 +191,17 @@ class ContrastiveClusterer(AutoencoderClusterer):
         self.scale = scale
         self.geometry = geometry
         self.bandwidth = bandwidth
+        self.encoder = encoder
         self.device = device
         self.random_state = random_state
+
+    def _check(self, graph: Graph) -> None:
+        super()._check(graph)
+        if self.encoder is not None and self.networks != 1:
+            raise InputError(f"networks = {self.networks} with an encoder: all would be the same one; set networks = 1")
+
+    def _held(self) -> tuple[Autoencoder, FeatureTransform] | None:
+        return None if self.encoder is None else load_autoencoder(self.encoder)
 
     @abstractmethod
     def _contrast(self, z: Tensor, pairs: Pairs, labels: Tensor, columns: Tensor | None, population: int) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
+from torch import Tensor
 
 from graphclust.graph import Graph, InputError
 from graphclust.methods._smoothing import smoothing_steps
@@ -85,6 +88,19 @@ class FeatureTransform:
     def uncentred(self, graph: Graph) -> Features:
         """As :meth:`transform`, but for centring and scale: directions as the data has them."""
         return self._propagated(self._projected(graph.x), graph)
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The transform as tensors, ``transform.<field>``, and plain values, to be stored."""
+        values = dataclasses.asdict(self)
+        arrays = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+        plain = {name: v for name, v in values.items() if name not in arrays}
+        return {f"transform.{name}": torch.from_numpy(v) for name, v in arrays.items()}, plain
+
+    @classmethod
+    def from_parts(cls, tensors: dict[str, Tensor], plain: dict[str, Any]) -> Self:
+        """What :meth:`parts` gave; other tensors may be among them."""
+        arrays = {k.removeprefix("transform."): v.numpy() for k, v in tensors.items() if k.startswith("transform.")}
+        return cls(**plain, **arrays)
 
     def _projected(self, x: Features) -> Features:
         x = self._weighted(x)
