@@ -67,7 +67,10 @@ def client_app(load: Load = _simulated) -> ClientApp:
         cohort = _cohort(me, message, context)
         models, weights = me.algorithm.local_predictor(cohort, delivery(message.content))
         values = _values(cohort.evaluate(models, weights, hard=me.algorithm.hard))
-        content = RecordDict({"arrays": pack({"weights": weights[0]}), "metrics": MetricRecord(dict(values))})
+        arrays = {"weights": weights[0]}
+        if me.model.clusters:  # clusters are found among the nodes of all clients
+            arrays["embedding"] = cohort.embedding(0, {name: t[0] for name, t in models.items()}, weights[0])
+        content = RecordDict({"arrays": pack(arrays), "metrics": MetricRecord(dict(values))})
         return Message(content, reply_to=message)
 
     @app.query("evidence")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedclust.algorithms import FederatedAlgorithm, make_algorithm
+from fedclust.data.graphs import Nodes
 from fedclust.data.spec import FederationSpec
 from fedclust.models import ModelConfig
 from fedclust.task import Training
@@ -87,8 +88,28 @@ class FederationConfig(BaseModel):
             raise InputError(
                 f"n_groups = {groups} of {self.algorithm}: there are {n_clients} clients; give at most that many"
             )
+        self._check_task()
         asked = max(1, round(self.fraction * n_clients))
         if self.min_replies > asked:
             raise InputError(
                 f"min_replies = {self.min_replies}: a round asks {asked} of {n_clients} clients; lower it"
+            )
+
+    @property
+    def clusters(self) -> bool:
+        """True when the clients cluster their nodes, without labels."""
+        return isinstance(self.federation.partition, Nodes) and self.federation.partition.clustering is not None
+
+    def _check_task(self) -> None:
+        if self.clusters != (self.model.name == "autoencoder"):
+            raise InputError(
+                f"model.name = {self.model.name!r} and partition.clustering "
+                f"{'is given' if self.clusters else 'is not'}: autoencoder is the model of clients who cluster their "
+                "nodes, and of no others; give both or neither"
+            )
+        if self.clusters and self.make().needs_labels:
+            raise InputError(
+                f"{self.algorithm} needs labelled samples, and the clients of {self.scenario} cluster their nodes "
+                "without any; take local, fedavg, fedprox, ifca, cfl, flhc, hierarchical, fesem, or community with "
+                "similarity updates or losses"
             )

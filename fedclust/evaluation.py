@@ -39,6 +39,18 @@ METRICS: dict[str, Metric] = {
     "rsd": Metric("RSD", False, "standard deviation over clients of the gain over Local (population)"),
     "ipr_fedavg": Metric("IPR FedAvg", True, "share of clients strictly better than with one model for all"),
     "rsd_fedavg": Metric("RSD FedAvg", False, "standard deviation over clients of the gain over FedAvg (population)"),
+    "nodes_acc": Metric("ACC", True, "nodes of all clients in the right cluster after the best matching with classes"),
+    "nodes_nmi": Metric("NMI", True, "common clusters of all nodes against classes, as for groups"),
+    "nodes_ari": Metric("ARI nodes", True, "common clusters of all nodes against classes, Rand index as for groups"),
+    "nodes_f1": Metric("F1", True, "common clusters of all nodes against classes, F1 after matching (macro)"),
+    "own_acc": Metric("own ACC", True, "ACC of every client's own clusters of its nodes, mean over clients"),
+    "own_nmi": Metric("own NMI", True, "NMI of every client's own clusters of its nodes, mean over clients"),
+    "own_ari": Metric("own ARI", True, "ARI of every client's own clusters of its nodes, mean over clients"),
+    "own_f1": Metric("own F1", True, "F1 of every client's own clusters of its nodes, mean over clients"),
+    "features_acc": Metric("k-means ACC", True, "ACC of k-means on the prepared features of all nodes"),
+    "features_nmi": Metric("k-means NMI", True, "NMI of k-means on the prepared features of all nodes"),
+    "features_ari": Metric("k-means ARI", True, "ARI of k-means on the prepared features of all nodes"),
+    "features_f1": Metric("k-means F1", True, "F1 of k-means on the prepared features of all nodes"),
     "n_groups": Metric("groups", False, "groups that hold a client"),
     "groups_of_several": Metric("groups > 1", False, "groups that hold more than one client"),
     "largest_group": Metric("largest", False, "share of the clients in the largest group"),
@@ -159,14 +171,18 @@ def evaluate(outcome: Outcome) -> dict[str, float]:
 
     ARI and NMI are against the true groups (``group``, or else ``concept``). For m shots ``unseen_<m>`` is the
     newcomers' accuracy, ``unseen_<m>_undetermined`` and ``unseen_<m>_agreement`` as in :func:`newcomer_curve`.
+    What needs accuracies is left out where there are none: clients who cluster do not predict.
     """
-    curve, truth = mean_curve(outcome.accuracy), outcome.truth
-    metrics = {**spread(outcome.accuracy[-1]), **sizes(outcome.found)}
+    truth = outcome.truth
+    metrics = {**(spread(outcome.accuracy[-1]) if outcome.predicts else {}), **sizes(outcome.found)}
     true = truth.get("group", truth.get("concept"))
     if true is not None:
         metrics |= recovery(outcome.found, true)
     if "feature" in truth:
         metrics["ari_feature"] = recovery(outcome.found, truth["feature"])["ari"]
+    if not outcome.predicts:
+        return metrics
+    curve = mean_curve(outcome.accuracy)
     metrics["rounds_to_95"] = rounds_to(curve, 0.95 * curve[-1])
     metrics |= best_validation(outcome.validation, outcome.accuracy)
     for shots, row in newcomer_curve(outcome.newcomers).iterrows():
@@ -180,8 +196,11 @@ def evaluate(outcome: Outcome) -> dict[str, float]:
 def compare(outcome: Outcome, reference: Outcome) -> dict[str, float]:
     """A run against a reference run of the same clients, matched by id.
 
-    ``ipr`` and ``rsd`` as in :func:`gains`; ``rounds_to``: rounds until the mean reaches the reference's last.
+    ``ipr`` and ``rsd`` as in :func:`gains`; ``rounds_to``: rounds until the mean reaches the reference's last. Nothing
+    where clients do not predict.
     """
+    if not outcome.predicts:
+        return {}
     theirs = outcome.clients["id"].map(reference.clients.set_index("id")["accuracy"]).to_numpy(dtype=float)
     values = gains(outcome.clients["accuracy"].to_numpy(dtype=float), theirs)
     target = spread(reference.accuracy[-1])["local"]

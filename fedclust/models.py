@@ -1,4 +1,4 @@
-"""A client's model: an encoder of graphclust and a linear head, as a pure function of its parameters."""
+"""A client's model: an encoder of graphclust with a linear head or a decoder, as a pure function of its parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from graphclust.encoders import GCN, MLP, ConvNet
+from graphclust.encoders import GCN, MLP, Autoencoder, ConvNet
 from graphclust.graph import InputError
 
 Params = dict[str, Tensor]
@@ -20,9 +20,16 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["linear", "mlp", "convnet", "gcn"] = "mlp"
+    name: Literal["linear", "mlp", "convnet", "gcn", "autoencoder"] = "mlp"
+    """All classify but the autoencoder, which learns from nodes without labels."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
-    """Widths after the input: of the mlp and the gcn all hidden layers, of the convnet the last; linear has none."""
+    """Widths after the input: of the convnet the last of the hidden layers, of the others all; linear has none."""
+    latent_dim: Annotated[int, Field(ge=1)] = 10
+    """Of the autoencoder: width of the embedding."""
+    alpha: Annotated[float, Field(ge=0)] = 0.1
+    """Of the autoencoder: weight of the neighbour contrast beside the reconstruction."""
+    tau: Annotated[float, Field(gt=0)] = 1.0
+    """Of the autoencoder: inverse temperature of the contrast."""
 
 
 class _Classifier(nn.Module):
@@ -62,21 +69,28 @@ class Model:
             )
         if config.name != "linear" and not config.hidden:
             raise InputError(f"hidden of model {config.name} is empty; give at least one width, or take model linear")
-        self._module = self._build(torch.Generator())
+        self._module: nn.Module = self._build(torch.Generator())
         self._parameters = dict(self._module.named_parameters())
         self.names = tuple(self._parameters)
         self._one_hot = torch.eye(n_classes)
 
     @property
     def on_nodes(self) -> bool:
-        """True when a sample's logits need the whole graph."""
-        return self.config.name == "gcn"
+        """True when a sample's loss needs the whole graph."""
+        return self.config.name in ("gcn", "autoencoder")
 
-    def _build(self, generator: torch.Generator) -> _Classifier:
+    @property
+    def clusters(self) -> bool:
+        """True when the model learns embeddings without labels, and has no logits."""
+        return self.config.name == "autoencoder"
+
+    def _build(self, generator: torch.Generator) -> nn.Module:
         c, width = self.config, self.config.hidden[-1] if self.config.hidden else 0
         flat = 1
         for size in self.input_shape:
             flat *= size
+        if c.name == "autoencoder":
+            return Autoencoder(flat, c.hidden, c.latent_dim, generator)
         encoder: nn.Module | None
         if c.name == "linear":
             encoder, width = None, flat
@@ -99,6 +113,10 @@ class Model:
         """
         inputs = (x,) if adjacency is None else (x, adjacency)
         return self._module(*inputs) if params is None else torch.func.functional_call(self._module, params, inputs)
+
+    def autoencode(self, params: Params | None, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, latent_dim) and reconstructions (n, d) of nodes (n, d); ``params`` as in :meth:`logits`."""
+        return self._module(x) if params is None else torch.func.functional_call(self._module, params, (x,))
 
     def hold(self, params: Params) -> list[Tensor]:
         """Copy ``params`` into the model itself and return its own tensors, in that order, to differentiate by.

@@ -55,6 +55,11 @@ class Outcome:
         """The last group (N,) of each client, -1 for none."""
         return self.groups[-1]
 
+    @property
+    def predicts(self) -> bool:
+        """False when no accuracy was measured at all, as where clients cluster."""
+        return not np.isnan(self.accuracy).all()
+
     def save(self, folder: Path) -> None:
         """Write clients.csv, newcomers.csv and the arrays into ``folder``."""
         for name in ("clients", "newcomers"):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fedclust.data.client import ClientData, Split
 from fedclust.models import Model, Params
+from graphclust.losses import neighbour_contrast_of_nodes
 
 # From this many models on, all clients side by side are faster than one after the other (4.8k-parameter MLP).
 VMAP_FROM = 8
@@ -29,6 +30,8 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: Annotated[int, Field(ge=1)] = 1
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """Adam's moments begin anew in every round: they are no part of the model, and never travel."""
     lr: Annotated[float, Field(gt=0)] = 0.1
     batch_size: Annotated[int, Field(ge=1)] = 20
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -46,6 +49,31 @@ def cross_entropy(
     """Per-sample losses l(theta; x, y) (b,); on nodes x holds the features of all nodes and ``at`` (b,) the samples."""
     logits = model.logits(params, x, adjacency)
     return torch.nn.functional.cross_entropy(logits if at is None else logits[at], y, reduction="none")
+
+
+def scgc(model: Model, params: Params | None, x: Tensor, at: Tensor, gamma: Tensor) -> Tensor:
+    """Losses of nodes without labels, l_i = |x_hat_i - x_i|^2 / d + alpha l_NC,i (b,).
+
+    Their mean over all nodes is L of SCGC (arXiv 2204.12656, equation 11) without KL(P || Q), which needs centres.
+
+    Parameters
+    ----------
+    x, gamma : features (n, d) and influence (n, n) of all nodes of one graph
+    at : (b,) the nodes
+    """
+    z, decoded = model.autoencode(params, x)
+    contrast = neighbour_contrast_of_nodes(z, gamma, model.config.tau)
+    return (decoded - x).square().mean(1)[at] + model.config.alpha * contrast[at]
+
+
+def sample_losses(
+    model: Model, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None
+) -> Tensor:
+    """The losses (b,) of the model's task; only that of classification sees ``y``."""
+    if model.clusters:
+        assert at is not None and adjacency is not None
+        return scgc(model, params, x, at, adjacency)
+    return cross_entropy(model, params, x, y, at, adjacency)
 
 
 class Cohort:
@@ -98,7 +126,7 @@ class Cohort:
         self, params: Params, training: Training, *, sample_weight: Tensor | None = None, prox: float = 0.0,
         inner_lr: float = 0.0, key: str = "train",
     ) -> Params:
-        """SGD of each model on each client's own batches.
+        """SGD, or Adam, of each model on each client's own batches.
 
         The loss of a batch is sum_j w_j l_j / |batch|; with ``prox`` mu, (mu/2) |theta - theta_0|^2 is added, theta_0
         being where the training starts (FedProx, arXiv 1812.06127, equation 2). With ``inner_lr`` alpha the gradient of
@@ -119,7 +147,7 @@ class Cohort:
         tensors (B, K, ...)
         """
         b, k = next(iter(params.values())).shape[:2]
-        rule = _Rule(training.lr, training.weight_decay, prox, inner_lr)
+        rule = _Rule(training.lr, training.weight_decay, prox, inner_lr, training.optimiser == "adam")
         batches = [self._batches(i, training, key) for i in range(b)]
         weight = None if sample_weight is None else sample_weight.flatten(0, 1)
         jobs = {name: p.flatten(0, 1) for name, p in params.items()}
@@ -160,7 +188,7 @@ class Cohort:
     def _batch_loss(self, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None,
                     weight: Tensor) -> Tensor:
         """sum_j w_j l_j; the weights hold the mask and the division by the batch size."""
-        return weight @ cross_entropy(self.model, params, x, y, at, adjacency)
+        return weight @ sample_losses(self.model, params, x, y, at, adjacency)
 
     def _gradient(self, i: int, weight: Tensor | None) -> _Gradient:
         """Gradient on a batch of client i: of one model, or of several stacked ones that the architecture can take."""
@@ -197,14 +225,14 @@ class Cohort:
 
     @torch.no_grad()
     def losses(self, params: Params) -> Tensor:
-        """Cross-entropies (B, K, n_max) of every model on the client's training samples; 0 where padded."""
+        """Losses (B, K, n_max) of every model on the client's training samples; 0 where padded."""
         k = next(iter(params.values())).shape[1]
         out = torch.zeros(len(self), k, self.mask.shape[1])
         for i in range(len(self)):
             n = int(self.n[i])
             inputs = self._inputs(i, torch.arange(n))
             for j in range(k):
-                out[i, j, :n] = cross_entropy(self.model, {name: p[i, j] for name, p in params.items()}, *inputs)
+                out[i, j, :n] = sample_losses(self.model, {name: p[i, j] for name, p in params.items()}, *inputs)
         return out
 
     @torch.no_grad()
@@ -223,6 +251,13 @@ class Cohort:
         return torch.stack(outputs)
 
     @torch.no_grad()
+    def embedding(self, i: int, params: Params, weights: Tensor) -> Tensor:
+        """z (n, latent_dim) of all nodes of client i under the one of its models (K, ...) with the largest weight."""
+        nodes, best = self.clients[i].nodes, int(weights.argmax())
+        assert nodes is not None
+        return self.model.autoencode({name: p[best] for name, p in params.items()}, nodes)[0]
+
+    @torch.no_grad()
     def evaluate(self, params: Params, weights: Tensor, *, hard: bool) -> dict[str, Tensor]:
         """Accuracy and log-loss of the clients' mixtures.
 
@@ -238,8 +273,11 @@ class Cohort:
         Returns
         -------
         (B,) tensors ``accuracy`` and ``loss`` on test, ``accuracy_validation`` and ``loss_validation``; NaN where a
-        client has no such samples.
+        client has no such samples. Of a model that clusters: ``loss``, the mean over the client's nodes, alone.
         """
+        if self.model.clusters:
+            one = {name: p[torch.arange(len(self)), weights.argmax(1)][:, None] for name, p in params.items()}
+            return {"loss": self.losses(one).sum((1, 2)) / self.n}
         out = {name: torch.full((len(self),), math.nan) for name in
                ("accuracy", "loss", "accuracy_validation", "loss_validation")}
         for i, c in enumerate(self.clients):
@@ -263,27 +301,44 @@ _Gradient = Callable[[Params, Tensor, Tensor | None], Params]
 
 @dataclass(frozen=True)
 class _Rule:
-    """The step of SGD."""
+    """The step of SGD, or of Adam."""
 
     lr: float
     weight_decay: float
     prox: float
     inner_lr: float
+    adam: bool = False
 
-    def step(self, p: Tensor, gradient: Tensor, start: Tensor, real: Tensor | None) -> Tensor:
+    def step(self, p: Tensor, gradient: Tensor, start: Tensor, real: Tensor | None, moments: _Moments | None) -> Tensor:
         """theta - lr grad(l + (wd/2) |theta|^2 + (mu/2) |theta - theta_0|^2); a job without samples stays."""
         if self.weight_decay:
             gradient = gradient.add(p, alpha=self.weight_decay)
         if self.prox:
             gradient = gradient.add(p - start, alpha=self.prox)
+        if moments is not None:
+            gradient = moments.direction(gradient)
         if real is not None:
             gradient = gradient * real.any(1).view(-1, *[1] * (p.dim() - 1))
         return p.sub(gradient, alpha=self.lr)
 
 
+class _Moments:
+    """Adam's m and v of one parameter (Kingma and Ba, arXiv 1412.6980, algorithm 1, with its defaults)."""
+
+    def __init__(self, p: Tensor) -> None:
+        self.m, self.v, self.t = torch.zeros_like(p), torch.zeros_like(p), 0
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """m_hat / (sqrt(v_hat) + eps), m and v moved by the gradient."""
+        self.t += 1
+        self.m = self.m.lerp(gradient, 0.1)
+        self.v = self.v.lerp(gradient.square(), 0.001)
+        return (self.m / (1 - 0.9**self.t)) / ((self.v / (1 - 0.999**self.t)).sqrt_().add_(1e-8))
+
+
 def _descend(params: Params, batches: Iterable[_Batch], gradient: _Gradient, rule: _Rule) -> Params:
-    """SGD from ``params``, of one model or of J side by side."""
-    start = params
+    """SGD or Adam from ``params``, of one model or of J side by side."""
+    start, moments = params, {name: _Moments(p) for name, p in params.items()} if rule.adam else {}
     for index, real in batches:
         here = params
         if rule.inner_lr:
@@ -291,7 +346,7 @@ def _descend(params: Params, batches: Iterable[_Batch], gradient: _Gradient, rul
             found = gradient(params, *inner)
             here = {name: p.sub(found[name], alpha=rule.inner_lr) for name, p in params.items()}
         found = gradient(here, index, real)
-        params = {name: rule.step(p, found[name], start[name], real) for name, p in params.items()}
+        params = {name: rule.step(p, found[name], start[name], real, moments.get(name)) for name, p in params.items()}
     return params
 
 

@@ -32,6 +32,8 @@ class AlgorithmSetting(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any] = Field(default_factory=dict)
     """What this row changes of the plan: rounds, fraction, training, model."""
+    options: dict[str, int | float | str] = Field(default_factory=dict)
+    """What it changes of a named scenario: ``n_clients: 1`` is training in one place."""
 
 
 class Plan(BaseModel):
@@ -66,10 +68,11 @@ class Plan(BaseModel):
                 setup = load_setup(ref, seed)
                 for row in rows:
                     unused -= set(get_algorithm(row.algorithm).model_fields)
-                    run = self._run(ref, setup, row, seed)
+                    own = with_options(ref, row.options)
+                    run = self._run(own, setup if own == ref else load_setup(own, seed), row, seed)
                     twin = out.setdefault(run.run_id, run)
                     if twin is not run:
-                        raise InputError(f"{twin.name!r} and {run.name!r} are the same run on {ref}; remove one")
+                        raise InputError(f"{twin.name!r} and {run.name!r} are the same run on {own}; remove one")
         if unused:
             key = sorted(unused)[0]
             raise InputError(f"no algorithm here has the setting {key!r}; see fedclust list algorithms")
@@ -109,6 +112,14 @@ def planted_groups(spec: FederationSpec) -> list[int]:
     if truth is None:
         raise InputError("oracle needs a scenario with planted groups; this federation declares none")
     return [truth[c.id] for c in federation.clients]
+
+
+def with_options(ref: str, options: dict[str, int | float | str]) -> str:
+    """The reference of a named scenario with further options; InputError for a file or a folder, which has none."""
+    if options and (Path(ref).is_dir() or ref.endswith((".yaml", ".yml"))):
+        raise InputError(f"options = {options} for {ref}: only a named scenario has options; change the file instead")
+    more = ",".join(f"{key}={value}" for key, value in options.items())
+    return f"{ref}{',' if ':' in ref else ':'}{more}" if more else ref
 
 
 def nested(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

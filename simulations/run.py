@@ -9,9 +9,11 @@ from typing import Any
 
 from fedclust.config import FederationConfig
 from fedclust.models import Model
+from fedclust.node_clusters import cluster_nodes, node_metrics, save_encoders
 from fedclust.participant import simulated_federation
 from fedclust.record import FederationRecord, conclude
 from fedclust.trained import TrainedFederation
+from graphclust.atomic import write_atomic
 from graphclust.monitor import Monitor
 from graphclust.runs.execute import set_threads
 from graphclust.runs.lifecycle import carry_out
@@ -61,6 +63,12 @@ def _simulate(
     model = Model(config.model, federation.input_shape, federation.n_classes)
     trained = TrainedFederation(config.algorithm, config.make(), model, result.state, config.seed)
     trained.save(run_dir.path / "model")
+    rule = getattr(config.federation.partition, "clustering", None)
+    if rule is not None:
+        nodes = cluster_nodes(federation.clients, result.embeddings, federation.n_classes, config.seed)
+        write_atomic(run_dir.path / "nodes.csv", nodes.to_csv(index=False))
+        record.metrics |= node_metrics(nodes)
+        save_encoders(run_dir.path / "model", model, result.state, rule)
     checkpoint.unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, validate_call
 
@@ -167,6 +167,34 @@ def graph_cora(n_clients: PositiveInt = 10, concepts: PositiveInt = 1, seed: Non
     return _graph("cora", "leiden", n_clients, concepts, seed)
 
 
+def graph_sbm_clustering(
+    n_clients: PositiveInt = 4, method: Literal["leiden", "random"] = "random", n: PositiveInt = 240,
+    seed: NonNegativeInt = 0,
+) -> FederationSpec:
+    """Subgraphs of an attributed block model whose nodes are to be clustered, without labels."""
+    source = f"asbm:n={n},k=4,degree_in=20,degree_out=4,d=16,signal=1,seed={seed}"
+    return _clustering(source, method, n_clients, 2, seed)
+
+
+def graph_debtopics13_clustering(
+    n_clients: PositiveInt = 10, method: Literal["leiden", "random"] = "leiden", seed: NonNegativeInt = 0
+) -> FederationSpec:
+    """Subgraphs of the Debian package graph whose nodes are to be clustered, without labels."""
+    return _clustering("debtopics13", method, n_clients, 4, seed)
+
+
+def graph_cora_clustering(
+    n_clients: PositiveInt = 10, method: Literal["leiden", "random"] = "leiden", seed: NonNegativeInt = 0
+) -> FederationSpec:
+    """Subgraphs of Cora whose nodes are to be clustered, without labels; n_clients=1 is training in one place."""
+    return _clustering("cora", method, n_clients, 4, seed)
+
+
+def _clustering(source: str, method: str, n_clients: int, smoothing: int, seed: int) -> FederationSpec:
+    rule = {"method": method, "clustering": {"smoothing": smoothing}}
+    return FederationSpec(source=source, n_clients=n_clients, partition=Nodes.model_validate(rule), seed=seed)
+
+
 def _graph(source: str, method: str, n_clients: int, concepts: int, seed: int) -> FederationSpec:
     if concepts > len(_CONCEPTS):
         raise InputError(f"concepts = {concepts}; a graph scenario has 1..{len(_CONCEPTS)} label maps")
@@ -192,6 +220,7 @@ class _Scenario:
 _FEDRC = "setting of Guo et al. 2024 (arXiv 2301.12379) on small digits"
 _FEDCOLLAB = "Bao et al. 2023 (arXiv 2306.06508)"
 _SUBGRAPHS = "Zhang et al. 2021 (arXiv 2106.13430)"
+_SCGC = "loss of Kulatilleke et al. 2022 (arXiv 2204.12656)"
 _SCENARIOS = {
     "digits-3shift": _Scenario(digits_3shift, _FEDRC),
     "digits-one-concept": _Scenario(digits_one_concept, _FEDRC),
@@ -206,6 +235,9 @@ _SCENARIOS = {
     "graph-sbm": _Scenario(graph_sbm, f"Deshpande et al. 2018 (arXiv 1807.09596); {_SUBGRAPHS}"),
     "graph-debtopics13": _Scenario(graph_debtopics13, f"Debian's package index; {_SUBGRAPHS}"),
     "graph-cora": _Scenario(graph_cora, f"Sen et al. 2008; {_SUBGRAPHS}"),
+    "graph-sbm-clustering": _Scenario(graph_sbm_clustering, f"Deshpande et al. 2018 (arXiv 1807.09596); {_SCGC}"),
+    "graph-debtopics13-clustering": _Scenario(graph_debtopics13_clustering, f"Debian's package index; {_SCGC}"),
+    "graph-cora-clustering": _Scenario(graph_cora_clustering, f"Sen et al. 2008; {_SCGC}"),
 }
 
 
@@ -218,7 +250,8 @@ def describe_scenarios() -> list[dict[str, Any]]:
     """One row a scenario: ``name``, ``summary``, ``options`` with their defaults, ``source``."""
     return [
         {"name": name, "summary": (inspect.getdoc(s.build) or "").splitlines()[0],
-         "options": ", ".join(f"{k}={v:.4g}" for k, v in s.options().items()), "source": s.source}
+         "options": ", ".join(f"{k}={v if isinstance(v, str) else f'{v:.4g}'}" for k, v in s.options().items()),
+         "source": s.source}
         for name, s in _SCENARIOS.items()
     ]
 

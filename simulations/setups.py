@@ -16,6 +16,10 @@ _MIXED = {"rounds": 60, "training": {"epochs": 2, "lr": 0.3, "batch_size": 20, "
 _COALITIONS = {"rounds": 100, "training": {"epochs": 1, "lr": 0.1, "batch_size": 32}}
 _NODES = {"rounds": 60, "model": {"name": "gcn", "hidden": [32]},
           "training": {"epochs": 2, "lr": 0.5, "batch_size": 1000, "weight_decay": 5e-4}}
+# graphclust's SCGC but for its self-training: the same encoder, optimiser and weights
+_CLUSTERING = {"rounds": 60, "evaluate_every": 0,
+               "model": {"name": "autoencoder", "hidden": [256, 256], "latent_dim": 10, "alpha": 0.1},
+               "training": {"epochs": 2, "optimiser": "adam", "lr": 1e-3, "batch_size": 5000}}
 
 
 def _setup(config: dict[str, Any], n_groups: int) -> dict[str, Any]:
@@ -36,6 +40,9 @@ SETUPS: dict[str, dict[str, Any]] = {
     "graph-sbm": _setup(_NODES, 2),
     "graph-debtopics13": _setup(_NODES, 2),
     "graph-cora": _setup(_NODES, 2),
+    "graph-sbm-clustering": _setup(_CLUSTERING, 2),
+    "graph-debtopics13-clustering": _setup(_CLUSTERING, 2),
+    "graph-cora-clustering": _setup(_CLUSTERING, 2),
 }
 
 

@@ -50,9 +50,9 @@ def table(federation: Federation) -> pd.DataFrame:
 
 
 def class_counts(client: ClientData, n_classes: int) -> np.ndarray:
-    """Samples of each class (C,) in all splits of a client."""
+    """Samples of each class (C,) in all splits of a client, as far as they have labels."""
     y = np.concatenate([getattr(client, s).y.numpy() for s in SPLITS])
-    return np.bincount(y, minlength=n_classes)
+    return np.bincount(y[y >= 0], minlength=n_classes)
 
 
 def _graph_size(client: ClientData) -> dict[str, int]:

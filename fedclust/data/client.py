@@ -9,12 +9,15 @@ from torch import Tensor
 
 from graphclust.graph import InputError
 
+UNKNOWN = -1
+"""The label of all training samples of a client that clusters its nodes."""
+
 
 @dataclass(frozen=True)
 class Split:
     """Labelled samples: ``x`` (n, ...) float32 and ``y`` (n,) int64.
 
-    In the task on nodes ``x`` is (n,) int64: the positions of the samples among the nodes of the client's graph.
+    In the tasks on nodes ``x`` is (n,) int64: the positions of the samples among the nodes of the client's graph.
     """
 
     x: Tensor
@@ -34,7 +37,8 @@ class ClientData:
     train, test : the client's own split
     validation : held out of training, for the best-validation round only; may be empty
     nodes : features (n, d) of the client's subgraph, for the task on nodes; None otherwise
-    adjacency : (n, n) sparse normalised adjacency of the subgraph, or None
+    adjacency : (n, n) normalised adjacency of the subgraph, sparse or dense, or None; where nodes are clustered, the
+        influence Gamma between them
     """
 
     id: str
@@ -91,6 +95,8 @@ def _check(client: ClientData, n_classes: int) -> None:
         split: Split = getattr(client, name)
         if len(split.x) != len(split.y):
             raise InputError(f"client {client.id!r}: {name} has {len(split.x)} samples and {len(split.y)} labels")
+        if name == "train" and client.nodes is not None and bool((split.y == UNKNOWN).all()):
+            continue
         if len(split) and (int(split.y.min()) < 0 or int(split.y.max()) >= n_classes):
             raise InputError(
                 f"client {client.id!r}: {name} labels must lie in 0..{n_classes - 1}, found "

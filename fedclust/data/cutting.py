@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fedclust.data.client import ClientData, Federation, Split
+from fedclust.data.client import UNKNOWN, ClientData, Federation, Split
 from fedclust.data.deal import Deal
 from fedclust.data.feature import corrupt
 from fedclust.data.folder import Files, as_float, client_files, read_samples
@@ -106,6 +106,11 @@ def build_nodes(spec: FederationSpec) -> Federation:
     for i, nodes in zip(ids + held, cut_nodes(rule, whole.graph, len(ids + held), spec.seed), strict=True):
         labelled = np.flatnonzero(whole.y[nodes] >= 0)
         features = corrupt(whole.features(nodes), planted.corruption(i), stream(spec.seed, i, "features"))
+        if rule.clustering is not None:
+            unlabelled = Split(torch.arange(len(nodes)), torch.full((len(nodes),), UNKNOWN))
+            shown = Split(torch.from_numpy(labelled), torch.from_numpy(whole.y[nodes][labelled]))
+            made[i] = ClientData(i, unlabelled, shown, empty(shown), *whole.prepared(features, nodes, rule.clustering))
+            continue
         train, test, validation = (
             Split(torch.from_numpy(labelled[at]), planted.labels(i, whole.y[nodes][labelled[at]]))
             for at in _split(i, len(labelled), rule, spec.seed)

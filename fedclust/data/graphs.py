@@ -6,14 +6,35 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveInt
+from scipy.sparse import csr_array
 
 from fedclust.data.deal import apportion
 from fedclust.data.partition import Cut
-from fedclust.data.settings import stream
+from fedclust.data.settings import Settings, stream
 from graphclust.graph import Graph, InputError, as_graph
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+    from graphclust.methods._features import FeatureTransform
+
+
+class Clustering(Settings):
+    """How clients who cluster their nodes prepare them, each from its own subgraph: nothing is fitted on all nodes.
+
+    Features are scaled to rows of length 1, smoothed by D^-1/2 (A + I) D^-1/2 and multiplied by sqrt(d), a constant
+    that all know, in place of their root mean square. What a fit on the whole graph would add is lost: weights of words
+    by their frequency, singular vectors, centring.
+
+    Parameters
+    ----------
+    smoothing : steps; one number for all, as one encoder is for all
+    order : r of the influence Gamma = (D^-1 (A + I))^r
+    """
+
+    smoothing: NonNegativeInt = 4
+    order: PositiveInt = 1
 
 
 class Nodes(Cut):
@@ -27,10 +48,13 @@ class Nodes(Cut):
     ----------
     method : "leiden": Leiden communities no larger than a client's equal part, packed so that the clients get about
         equally many nodes; "random": nodes at random, which keeps about 1/N of the edges
+    clustering : None: the task is to classify nodes. Else it is to cluster them: all nodes of a client train, without
+        labels, those with a label are its test samples, and ``test`` and ``validation`` are not used
     """
 
     kind: Literal["nodes"] = "nodes"
     method: Literal["leiden", "random"] = "leiden"
+    clustering: Clustering | None = None
 
 
 class LabelledGraph:
@@ -75,6 +99,23 @@ class LabelledGraph:
 
         inner = self.graph.adjacency[nodes][:, nodes]
         return torch.from_numpy(normalised_adjacency(inner).toarray())
+
+    def prepared(self, features: np.ndarray, nodes: np.ndarray, rule: Clustering) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepared features (n, d) and influence (n, n) of the subgraph of ``nodes`` (n,), both dense float32."""
+        from graphclust.propagation import influence
+
+        inner = Graph(csr_array(self.graph.adjacency[nodes][:, nodes]), features)
+        gamma = influence(inner.adjacency, rule.order, "power")
+        x = feature_transform(rule, features.shape[1]).transform(inner)
+        return torch.from_numpy(x), torch.from_numpy(gamma.toarray().astype(np.float32))
+
+
+def feature_transform(rule: Clustering, n_features: int) -> FeatureTransform:
+    """How every client prepares its features, as graphclust describes it."""
+    from graphclust.methods._features import FeatureTransform
+
+    return FeatureTransform("l2", smoothing=rule.smoothing, scale=True, rms=n_features**-0.5, n_features=n_features,
+                            steps=rule.smoothing)
 
 
 def cut_nodes(rule: Nodes, graph: Graph, n_clients: int, seed: int) -> list[np.ndarray]:

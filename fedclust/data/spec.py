@@ -99,6 +99,13 @@ class FederationSpec(Settings):
                 f"unseen.kind = {self.unseen.kind!r} with partition {self.partition.kind!r}; newcomers of 'draw' are "
                 "'drawn', those of the other partitions 'held_back'"
             )
+        if isinstance(self.partition, Nodes) and self.partition.clustering is not None:
+            if self.unseen is not None:
+                raise InputError("unseen with partition.clustering: a newcomer cannot choose a group without labels; "
+                                 "leave unseen out, and cluster its nodes with the encoder that the run saves")
+            if self.concept != ConceptShift():
+                raise InputError(f"concept.maps = {self.concept.maps} with partition.clustering: clients that have no "
+                                 "labels cannot differ in what labels mean; leave concept out")
         return self
 
 

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 
 from fedclust.algorithms import get_algorithm
 from fedclust.config import FederationConfig
+from fedclust.evaluation import METRICS
 from fedclust.report.gallery import pictures
 from fedclust.report.runs import Pairs, Run, collect
 from fedclust.report.tables import (
@@ -23,6 +24,7 @@ from fedclust.report.tables import (
     frame,
     groups_table,
     higher_is_better,
+    lead,
     main_table,
     main_tables,
     newcomers_table,
@@ -34,10 +36,9 @@ from graphclust.runs import layout
 from graphclust.runs.comparison import best_table, comparison, rank_table
 from graphclust.runs.page import appendix, render, troubles, write_files
 
-__all__ = ["collect", "frame", "rows", "terminal_tables", "write_report"]
+WORDS = {"local": "client accuracy", "nodes_acc": "accuracy of the clusters"}
 
-# what rows are compared and ranked by
-LEAD = "local"
+__all__ = ["collect", "frame", "rows", "terminal_tables", "write_report"]
 
 
 def write_report(pairs: Pairs, out_dir: Path, title: str) -> Path:
@@ -60,7 +61,7 @@ def write_report(pairs: Pairs, out_dir: Path, title: str) -> Path:
         "federation.html.j2", package=__package__, df=df, title=title, note=NOTE,
         words={"data": "scenario", "method": "algorithm"},
         best=best_table(competing, CONTESTED, higher_is_better, place="scenario"),
-        ranks=rank_table(competing, LEAD, "local", True),
+        ranks=rank_table(competing, lead(df), METRICS[lead(df)].heading, True),
         sections=[section(df[df["data"] == data], [r for r in runs if r.data == data]) for data in df["data"].unique()],
         appendix=appendix([(r.data, r.name, command(r.config), r.record) for r in runs]),
     )
@@ -83,8 +84,8 @@ def section(df: pd.DataFrame, runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the page says about one scenario."""
     return {
         "table": main_table(df), "groups": groups_table(df), "rounds": rounds_table(df),
-        "newcomers": newcomers_table(df), "metric": "client accuracy",
-        "comparison": comparison(contest(df), LEAD, True), "pictures": pictures(runs, ordered(df)),
+        "newcomers": newcomers_table(df), "metric": WORDS[lead(df)],
+        "comparison": comparison(contest(df), lead(df), True), "pictures": pictures(runs, ordered(df)),
         **troubles([(r.name, r.record) for r in runs]),
     }
 

@@ -34,13 +34,15 @@ def pictures(runs: Sequence[Run], order: Sequence[str]) -> list[Picture]:
         return []
     colour = {m: i for i, m in enumerate(order)}
     first = {m: _outcome(held[0]) for m, held in rows.items()}
-    out = [_rounds(rows, colour)]
+    predicts = all(o.predicts for o in first.values())
+    out = [_rounds(rows, colour)] if predicts else []
     # one group, groups of one and the true groups have nothing to show
     several = {m: o for m, o in first.items() if rows[m][0].config.algorithm != ORACLE
                and sizes(o.found)["n_groups"] > 1 and sizes(o.found)["groups_of_several"] > 0}
-    if several:
+    if several and predicts:
         out.append(figures.group_curves({m: (o.accuracy, o.found) for m, o in several.items()}))
-    out.append(_boxes(rows, colour))
+    if predicts:
+        out.append(_boxes(rows, colour))
     if several:
         out += _flows(several)
     out.append(_traffic(rows, colour))
