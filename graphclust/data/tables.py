@@ -52,7 +52,8 @@ class Table:
     def ids(self, which: list[int]) -> list[np.ndarray]:
         """Columns of ids: int64 when all of them are plain integers, else all as they are written."""
         columns = [self.frame.iloc[:, i] for i in which]
-        if all(c.dtype.kind in "iu" and c.dtype != np.uint64 for c in columns) and not _padded(self.text):
+        whole = all(c.dtype.kind in "iu" and c.dtype != np.uint64 for c in columns)
+        if whole and not _padded(self.text):
             return [c.to_numpy(dtype=np.int64) for c in columns]
         frame = _parse(self.text, self.separator, self.has_header, self.path, dtype=str)
         found = [frame.iloc[:, i].to_numpy(dtype=object) for i in which]
@@ -60,6 +61,9 @@ class Table:
             empty = np.flatnonzero((column == "") | pd.isna(column))
             if len(empty):
                 raise InputError(f"{self.path}: row {empty[0] + 1} of the data has an empty node id")
+        if whole:  # what is padded may be another column, such as one of dates
+            integers = [integers_if_all(column) for column in found]
+            return integers if all(i.dtype.kind == "i" for i in integers) else found
         return found
 
 
