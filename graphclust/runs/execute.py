@@ -14,12 +14,13 @@ import numpy as np
 from graphclust.data import load
 from graphclust.graph import InputError, as_graph
 from graphclust.methods import get_method
-from graphclust.metrics import evaluate
+from graphclust.metrics import Windows, evaluate
+from graphclust.metrics.temporal import at_windows
 from graphclust.monitor import Monitor, Silent
 from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.store import RunDir, save_array
-from graphclust.stream import as_stream, is_temporal
+from graphclust.stream import Stream, as_stream, is_temporal
 
 # those that can change a result
 PACKAGES = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
@@ -139,6 +140,7 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: Run
     graph = as_graph(seen)
     record.timings["load"] = time.perf_counter() - clock
     record.n_nodes, record.n_edges = graph.n, graph.m
+    record.n_events = seen.m if isinstance(seen, Stream) else None
     k, record.k_source = resolve_k(config, data)  # type: ignore[assignment]
     params = dict(config.params, random_state=config.seed)
     if "n_clusters" in inspect.signature(cls).parameters:
@@ -157,7 +159,8 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: Run
     record.device = str(getattr(clusterer, "device_", "cpu"))
     record.n_clusters, record.chosen = clusterer.n_clusters_, clusterer.chosen_
     clock = time.perf_counter()
-    record.metrics = evaluate(clusterer.labels_, y, graph)
+    windows = _windows(clusterer, seen, data) if isinstance(seen, Stream) else None
+    record.metrics = evaluate(clusterer.labels_, y, graph, windows=windows)
     _write_results(clusterer, run_dir)
     if y is not None:
         record.oracle = _oracle(trace, y, run_dir)
@@ -165,8 +168,24 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: Run
     record.timings["evaluate"] = time.perf_counter() - clock
 
 
+def _windows(clusterer: Any, stream: Stream, data: Any) -> Windows:
+    """The clusters over time and, where the data has a truth for each of its windows of time, both in these windows.
+
+    There a node has the cluster of most of its events (:func:`graphclust.metrics.temporal.at_windows`), whatever
+    windows the method used; a method that does not follow clusters over time has one cluster a node for all of them.
+    """
+    labels, edges = clusterer.window_labels_, clusterer.window_edges_
+    if not hasattr(data, "y_windows"):
+        return Windows(labels)
+    shown, between = (clusterer.labels_[None], stream.time[[0, -1]]) if labels is None else (labels, edges)
+    return Windows(labels, at_windows(stream, shown, between, data.window_edges.numpy()), data.y_windows.numpy())
+
+
 def _write_results(clusterer: Any, run_dir: RunDir[RunRecord]) -> None:
     save_array(run_dir.path / "labels.npy", clusterer.labels_)
+    if clusterer.window_labels_ is not None:
+        save_array(run_dir.path / "window_labels.npy", clusterer.window_labels_)
+        save_array(run_dir.path / "window_edges.npy", clusterer.window_edges_)
     if clusterer.embedding_ is not None:
         save_array(run_dir.path / "embedding.npy", np.asarray(clusterer.embedding_, dtype=np.float32))
     if clusterer.history_:

@@ -89,6 +89,9 @@ class RunRecord(Record):
     config: RunConfig
     n_nodes: int | None = None
     n_edges: int | None = None
+    """Of a stream: the pairs of nodes that have an event."""
+    n_events: int | None = None
+    """None of a graph without times."""
     n_clusters: int | None = None
     k_source: Literal["given", "data", "method"] | None = None
     """Where k came from: the user, the data set's description, or the method itself."""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from graphclust.data import load
 from graphclust.methods import get_method
-from graphclust.runs import figures
+from graphclust.runs import figures, flows
 from graphclust.runs.comparison import best_table, comparison, rank_table
 from graphclust.runs.drawing import Picture
 from graphclust.runs.layout import Cell, Table, metric_cells, spread, to_csv
@@ -31,6 +31,7 @@ from graphclust.runs.tables import (
     main_table,
     numbers,
     tables,
+    windows_table,
 )
 
 Runs = list[tuple[str, RunDir[RunRecord], RunRecord]]
@@ -83,6 +84,7 @@ def section(df: pd.DataFrame, runs: Runs) -> dict[str, Any]:
         "table": main_table(df, df["data"].iloc[0]),
         "published": published_table(df),
         "oracle": oracle_table(df),
+        "windows": windows_table(df),
         "metric": SHOWN[metric],
         "comparison": comparison(df, metric, higher_is_better(metric)),
         "problem": labels.problem,
@@ -153,6 +155,9 @@ def pictures(df: pd.DataFrame, runs: Runs, labels: Labels) -> list[Picture]:
     planes = {name: (e, partitions[name]) for name in partitions if (e := first[name].array("embedding")) is not None}
     if planes:
         out.append(figures.embeddings(planes, y))
+    over_time = {name: a for name, d in first.items() if (a := d.array("window_labels")) is not None}
+    if over_time:
+        out += [flows.window_rivers(over_time), flows.window_lives(over_time)]
     histories: dict[str, list[list[dict[str, float]]]] = {}
     curves: dict[str, list[np.ndarray]] = {}
     for name, d, _ in done:

@@ -17,6 +17,13 @@ from graphclust.runs.store import RunDir
 # the metrics of the main table, and their headings where the name is long
 SHOWN = {"acc": "ACC", "nmi": "NMI", "ari": "ARI", "f1": "F1", "modularity": "modularity",
          "conductance_weighted": "conductance"}
+# those over windows of time, in a table of their own
+SHOWN_WINDOWS = {
+    "window_ari": "ARI by window", "window_nmi": "NMI by window", "window_acc": "ACC by window",
+    "window_clusters": "clusters a window", "window_smoothness": "smoothness", "window_smoothness_kappa": "kappa",
+    "window_smoothness_nmi": "NMI to next", "window_continuations": "go on", "window_births": "births",
+    "window_deaths": "deaths", "window_merges": "merges", "window_splits": "splits",
+}
 NARROW = {"modularity": "mod.", "conductance": "cond.", "seconds": "sec"}
 
 
@@ -24,9 +31,10 @@ def frame(records: Iterable[tuple[RunDir[RunRecord], RunRecord]]) -> pd.DataFram
     """One row per run.
 
     Columns: ``data``, ``method`` (the row's name in tables), ``seed``, ``status``, ``k``, ``k_source``, ``n_nodes``,
-    ``n_edges``, ``seconds`` and ``cpu_seconds`` (of the fit, pre-training included), ``memory_mb``, ``error``, ``id``,
-    every metric under its name, ``oracle_*`` and ``published_*``. Absent values are NaN or None. Where one name stands
-    for several settings on one data set, the parameters that differ are appended, so that nothing unlike is averaged.
+    ``n_edges``, ``n_events``, ``seconds`` and ``cpu_seconds`` (of the fit, pre-training included), ``memory_mb``,
+    ``error``, ``id``, every metric under its name, ``oracle_*`` and ``published_*``. Absent values are NaN or None.
+    Where one name stands for several settings on one data set, the parameters that differ are appended, so that nothing
+    unlike is averaged.
     """
     records = list(records)
     configs = [r.config for _, r in records]
@@ -35,13 +43,13 @@ def frame(records: Iterable[tuple[RunDir[RunRecord], RunRecord]]) -> pd.DataFram
     for (_, r), name in zip(records, names, strict=True):
         rows.append({
             "data": r.config.data, "method": name, "seed": r.config.seed, "status": r.status, "k": r.n_clusters,
-            "k_source": r.k_source, "n_nodes": r.n_nodes, "n_edges": r.n_edges, "seconds": r.timings.get("fit"),
-            "cpu_seconds": r.timings.get("fit_cpu"), "memory_mb": r.peak_memory_mb,
+            "k_source": r.k_source, "n_nodes": r.n_nodes, "n_edges": r.n_edges, "n_events": r.n_events,
+            "seconds": r.timings.get("fit"), "cpu_seconds": r.timings.get("fit_cpu"), "memory_mb": r.peak_memory_mb,
             "error": r.error["message"] if r.error else None, "id": r.id,
             **r.metrics, **r.oracle, **{f"published_{k}": v for k, v in r.config.published.items()},
         })
-    first = ["data", "method", "seed", "status", "k", "k_source", "n_nodes", "n_edges", "seconds", "cpu_seconds",
-             "memory_mb", "error", "id"]
+    first = ["data", "method", "seed", "status", "k", "k_source", "n_nodes", "n_edges", "n_events", "seconds",
+             "cpu_seconds", "memory_mb", "error", "id"]
     df = pd.DataFrame(rows, columns=first if not rows else None)
     ordered = first + [m for m in METRICS if m in df] + [c for c in df if c not in first and c not in METRICS]
     numeric = [c for c in ordered if c not in ("data", "method", "status", "k_source", "error", "id")]
@@ -78,6 +86,21 @@ def main_table(df: pd.DataFrame, data: str) -> Table:
     return Table(title_of(runs), headings, [list(row) for row in zip(*columns, strict=True)])
 
 
+def windows_table(runs: pd.DataFrame) -> Table | None:
+    """The metrics over windows of time of one data set, the mean over the seeds; None where no run has any."""
+    shown = [m for m in SHOWN_WINDOWS if m in runs and finished(runs)[m].notna().any()]
+    if not shown:
+        return None
+    table = aggregate(runs, shown).droplevel("data").dropna(how="all", subset=[(m, "mean") for m in shown])
+    judged = [m for m in shown if METRICS[m].higher_is_better is not None]
+    columns = [[Cell(str(m)) for m in table.index]]
+    for m in shown:
+        cells = metric_cells(table, m, True, 3 if m in judged else 1)
+        columns.append(cells if m in judged else [Cell(c.text) for c in cells])
+    return Table("Over time", ["method", *(SHOWN_WINDOWS[m] for m in shown)],
+                 [list(row) for row in zip(*columns, strict=True)])
+
+
 def headline_metric(df: pd.DataFrame) -> str:
     """What rows are ordered by and ranks are taken of: NMI where there are labels, else modularity."""
     return "nmi" if "nmi" in df and df["nmi"].notna().any() else "modularity"
@@ -86,8 +109,12 @@ def headline_metric(df: pd.DataFrame) -> str:
 def title_of(runs: pd.DataFrame) -> str:
     """The data set with its size, where a run got as far as loading it."""
     data = str(runs["data"].iloc[0])
-    sizes = runs[["n_nodes", "n_edges"]].dropna()
-    return f"{data}: {sizes.iloc[0, 0]:,.0f} nodes, {sizes.iloc[0, 1]:,.0f} edges" if len(sizes) else data
+    sizes = runs[["n_nodes", "n_edges", "n_events"]].dropna(subset=["n_nodes", "n_edges"])
+    if not len(sizes):
+        return data
+    nodes, edges, events = sizes.iloc[0]
+    kind = f"{edges:,.0f} edges" if np.isnan(events) else f"{events:,.0f} events"
+    return f"{data}: {nodes:,.0f} nodes, {kind}"
 
 
 def _k(k: pd.Series, source: Any) -> str:
