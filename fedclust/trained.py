@@ -69,8 +69,11 @@ class TrainedFederation:
         Raises
         ------
         InputError
-            Samples of another shape than the model's.
+            Samples of another shape than the model's; a model that clusters.
         """
+        if self.model.clusters:
+            raise InputError(f"client {client.id!r}: this federation clusters nodes, and nobody is assigned; give its "
+                             "encoder and the new client's graph to graphclust's scgc (encoder = the model's folder)")
         have = client.train.x if client.nodes is None else client.nodes
         if tuple(have.shape[1:]) != self.model.input_shape:
             raise InputError(

@@ -57,6 +57,11 @@ class Mixture(FederatedAlgorithm):
     another than the likeliest after 60 in three of six federations, after 20 and 25 in one, after 30 in none.
     """
 
+    @property
+    def needs_labels(self) -> bool:
+        """True: what is mixed are probabilities of classes; embeddings of different models have no mean."""
+        return True
+
     @abstractmethod
     def costs(self, cohort: Cohort, delivery: Delivery) -> Tensor:
         """What a sample costs under each delivered model, (B, k, n_max)."""

@@ -86,8 +86,8 @@ class FederatedAlgorithm(BaseModel, ABC):
 
     @property
     def needs_labels(self) -> bool:
-        """True when it cannot run on clients without labels: it mixes class probabilities, or compares labels."""
-        return not self.hard
+        """True when it cannot run on clients that have no labels."""
+        return False
 
     # --- server ---------------------------------------------------------------------------------------------------
 

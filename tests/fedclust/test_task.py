@@ -39,6 +39,7 @@ CASES = {
         ClientData(c.id, Split(c.train.x.repeat(1, 3)[:, :16].view(-1, 1, 4, 4), c.train.y), EMPTY, EMPTY)
         for c in samples()]),
     "nodes": (Model(ModelConfig(name="gcn", hidden=(5,)), (6,), 4), graphs),
+    "clustering": (Model(ModelConfig(name="autoencoder", hidden=(5,), latent_dim=3), (6,), 4), graphs),
 }
 
 

@@ -15,6 +15,7 @@ from graphclust.losses import (
     meta_node_contrast,
     neighbour,
     neighbour_contrast,
+    neighbour_contrast_of_nodes,
     positive_sum,
     soft_assignment,
     target_distribution,
@@ -112,6 +113,21 @@ def test_neighbour_contrast_by_double_loop(z, gamma, pairs, block, monkeypatch):
         total -= math.log(above / below + 1e-8)
     assert neighbour_contrast(z, pairs, tau).item() == pytest.approx(total / N, rel=1e-7)
     assert torch.autograd.gradcheck(lambda v: neighbour_contrast(v, pairs, tau), (z,))
+
+
+def test_neighbour_contrast_node_by_node(z, gamma, pairs):
+    """The terms by a double loop; their mean and its gradient are those of the sparse loss; padding changes nothing."""
+    dense, plain, tau = torch.from_numpy(gamma.toarray()).double(), z.detach().numpy(), 1.3
+    found = neighbour_contrast_of_nodes(z, dense, tau)
+    for i in range(N):
+        above = sum(float(dense[i, j]) * e(plain, i, j, tau) for j in range(N))
+        below = sum(e(plain, i, j, tau) for j in range(N))
+        assert found[i].item() == pytest.approx(-math.log(above / below + 1e-8), rel=1e-7)
+    (gradient,), (expected,) = (torch.autograd.grad(v, z) for v in (found.mean(), neighbour_contrast(z, pairs, tau)))
+    torch.testing.assert_close(gradient, expected)
+    padded = neighbour_contrast_of_nodes(torch.cat((z, z[:2] + 1)), torch.nn.functional.pad(dense, (0, 2, 0, 2)), tau)
+    torch.testing.assert_close(padded[:N], found)
+    assert torch.isfinite(padded).all()
 
 
 def test_neighbour_contrast_with_every_node_sampled_is_exact(z, pairs):
