@@ -78,7 +78,7 @@ def read_edgelist(
     if at is None:
         return build(name, edge_index, len(ids), weights=weights, policy=policy, **about)
     about["info"] |= {"ignored_columns": ignored} if ignored else {}
-    return build_events(name, *edge_index, times, len(ids), **about)
+    return build_events(name, edge_index[0], edge_index[1], times, len(ids), **about)
 
 
 def _end(table: Table, which: Any, what: str, known: tuple[str, ...], default: int) -> int:

@@ -78,8 +78,8 @@ def _stream(
                          f"dst and time (it has: {', '.join(arrays)})")
     check_no_policy(path, policy)
     n = _node_count(arrays, common, np.concatenate((arrays["src"], arrays["dst"])))
-    windows = {key: arrays.get(key) for key in ("y_windows", "window_edges")}
-    return build_events(name, arrays["src"], arrays["dst"], time, n, **common, **windows)
+    return build_events(name, arrays["src"], arrays["dst"], time, n, y_windows=arrays.get("y_windows"),
+                        window_edges=arrays.get("window_edges"), **common)
 
 
 def npz_bytes(data: Data | TemporalData) -> bytes:
