@@ -14,6 +14,7 @@ from fedclust.config import Engine, FederationConfig
 from fedclust.data.build import build_federation
 from fedclust.data.spec import FederationSpec
 from graphclust.bench import read_model
+from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 from simulations.setups import Setup, load_setup
 
@@ -115,11 +116,13 @@ def planted_groups(spec: FederationSpec) -> list[int]:
 
 
 def with_options(ref: str, options: dict[str, int | float | str]) -> str:
-    """The reference of a named scenario with further options; InputError for a file or a folder, which has none."""
-    if options and (Path(ref).is_dir() or ref.endswith((".yaml", ".yml"))):
+    """The reference of a named scenario with these options changed; InputError for a file or a folder, without any."""
+    if not options:
+        return ref
+    if Path(ref).is_dir() or ref.endswith((".yaml", ".yml")):
         raise InputError(f"options = {options} for {ref}: only a named scenario has options; change the file instead")
-    more = ",".join(f"{key}={value}" for key, value in options.items())
-    return f"{ref}{',' if ':' in ref else ':'}{more}" if more else ref
+    name, held = parse_ref(ref)
+    return f"{name}:" + ",".join(f"{key}={value}" for key, value in {**held, **options}.items())
 
 
 def nested(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

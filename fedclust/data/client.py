@@ -38,7 +38,7 @@ class ClientData:
     validation : held out of training, for the best-validation round only; may be empty
     nodes : features (n, d) of the client's subgraph, for the task on nodes; None otherwise
     adjacency : (n, n) normalised adjacency of the subgraph, sparse or dense, or None; where nodes are clustered, the
-        influence Gamma between them
+        influence Gamma between them, dense
     """
 
     id: str

@@ -36,8 +36,9 @@ READ_BOXES = (
     "run with the same seed). IPR is the share of points right of zero, RSD the standard deviation of the points."
 )
 READ_TRAFFIC = (
-    "Left: tensors that all clients received and sent, mean over the seeds. Right: the mean accuracy against what was "
-    "sent both ways in the rounds up to then, preparation included, first seed; up is better, left is cheaper."
+    "Left: tensors that all clients received and sent, mean over the seeds. Right, where clients predict: the mean "
+    "accuracy against what was sent both ways in the rounds up to then, preparation included, first seed; up is better, "
+    "left is cheaper."
 )
 READ_SHOTS = (
     "Clients that never trained, which chose their group with m labelled samples: mean over newcomers and random "
@@ -127,22 +128,24 @@ def traffic(
     sent: Mapping[str, tuple[float, float]], paths: Mapping[str, tuple[np.ndarray, np.ndarray]],
     colour: Mapping[str, int],
 ) -> Picture:
-    """Megabytes (down, up) of each algorithm, and its path (megabytes up to then, mean accuracy)."""
+    """Megabytes (down, up) of each algorithm, and its path (megabytes up to then, mean accuracy), if there are any."""
     with rc_context(STYLE):
-        figure, (bars, curves) = grid(2, 4.6, max(2.8, 0.8 + 0.34 * len(sent)), 2)
+        figure, axes = grid(2 if paths else 1, 4.6, max(2.8, 0.8 + 0.34 * len(sent)), 2)
+        bars = axes[0]
         for row, (method, (down, up)) in enumerate(sent.items()):
             tone = line(colour[method])["color"]
             bars.barh(row, down, color=tone, label="down" if row == 0 else None)
             bars.barh(row, up, left=down, color=tone, alpha=0.45, label="up (lighter)" if row == 0 else None)
         bars.set_yticks(range(len(sent)), list(sent))
         bars.set(xlabel="MB sent over the run: down, and up (lighter)", ylim=(len(sent) - 0.5, -0.5))
-        for method, (megabytes, accuracy) in paths.items():
-            known = ~np.isnan(accuracy) & (megabytes > 0)
-            curves.plot(megabytes[known], accuracy[known], **line(colour[method]), label=method)
-        curves.set(xlabel="MB sent both ways (logarithmic)", ylabel="accuracy, mean over clients")
-        if any((m > 0).any() for m, _ in paths.values()):
-            logarithmic(curves.xaxis)
-        curves.legend(fontsize=7)
+        for curves in axes[1:]:
+            for method, (megabytes, accuracy) in paths.items():
+                known = ~np.isnan(accuracy) & (megabytes > 0)
+                curves.plot(megabytes[known], accuracy[known], **line(colour[method]), label=method)
+            curves.set(xlabel="MB sent both ways (logarithmic)", ylabel="accuracy, mean over clients")
+            if any((m > 0).any() for m, _ in paths.values()):
+                logarithmic(curves.xaxis)
+            curves.legend(fontsize=7)
         return Picture(svg(figure, "Bytes"), "Bytes down and up", READ_TRAFFIC)
 
 

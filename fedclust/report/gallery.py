@@ -141,5 +141,6 @@ def _traffic(rows: dict[str, list[Run]], colour: dict[str, int]) -> Picture:
         spent = (rounds["bytes_up"] + rounds["bytes_down"]).cumsum().to_numpy() / 1e6
         preparation = int((rounds["round"] < 0).sum())
         before = spent[preparation - 1] if preparation else 0.0
-        paths[m] = (np.concatenate(([before], spent[preparation:])), mean_curve(o.accuracy))
+        if o.predicts:
+            paths[m] = (np.concatenate(([before], spent[preparation:])), mean_curve(o.accuracy))
     return figures.traffic({m: (mean(held, "down"), mean(held, "up")) for m, held in rows.items()}, paths, colour)

@@ -123,6 +123,30 @@ def test_compare_over_two_algorithms_and_a_failed_run_is_a_row(tmp_path):
     assert "true_groups" in rows["wrong truth"]["error"] and not rows["wrong truth"]["metrics"]
 
 
+def test_clients_without_labels_train_an_encoder_that_graphclust_clusters_with(here, tmp_path):
+    """A federation over subgraphs, and the example of the docs: its encoder with graphclust's head."""
+    from typer.testing import CliRunner
+
+    from graphclust.cli import app
+
+    name = "graph-sbm-clustering:n=120"
+    doc = json.loads(here("simulate", "fedavg", "--scenario", name, "--rounds", 3, "--with", "model.hidden=[16]",
+                          "--out", "here", "--json")[0])
+    metrics = doc["metrics"]
+    assert {f"{kind}_{m}" for kind in ("nodes", "own", "features") for m in ("acc", "nmi", "ari", "f1")} < set(metrics)
+    assert not {"local", "worst_decile", "unseen", "ipr", "rsd"} & set(metrics) and metrics["nodes_nmi"] > 0.3
+    run_dir = tmp_path / doc["runs"][0]["run_dir"]
+    assert len(pd.read_csv(run_dir / "nodes.csv")) == 120
+    source = "asbm:n=120,k=4,degree_in=20,degree_out=4,d=16,signal=1,seed=0"
+    settings = [f"encoder={run_dir}/model/encoder", "epochs=0", "start=kmeans"]
+    said = CliRunner().invoke(app, ["run", "scgc", "--data", source, "-k", "4", "--json",
+                                    *(word for s in settings for word in ("--set", s))])
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["metrics"]["nmi"] > 0.3
+    _, error = here("simulate", "fedrc", "--scenario", name, code=2)
+    assert "fedrc needs labelled samples" in error
+
+
 def test_partition_shows_and_saves_who_holds_what(here, tmp_path):
     doc = json.loads(here("partition", SIX, "--show", "--out", "mine", "--json")[0])
     assert len(doc["clients"]) == 15 and (tmp_path / doc["picture"]).stat().st_size > 5000

@@ -214,6 +214,29 @@ def test_without_truth_validation_newcomers_and_measured_rounds(store, tmp_path)
     assert "Clients that never trained" not in text and "Similarity of the clients" in text
 
 
+def test_clients_that_cluster_have_no_accuracy_anywhere(store, tmp_path):
+    """What they have is shown, and leads; nothing says 'nan', 'local' is the algorithm's name only."""
+    for algorithm, level in (("local", 0.4), ("fedavg", 0.7), ("ifca", 0.6)):
+        plain, nothing = made(algorithm), np.full((R + 1, N), np.nan)
+        silent = replace(plain, clients=plain.clients.assign(accuracy=np.nan, accuracy_validation=np.nan),
+                         accuracy=nothing, validation=nothing, newcomers=plain.newcomers[:0])
+        run_dir = put(store, algorithm, outcome=silent)
+        record = run_dir.record()
+        assert not {"local", "worst_decile", "rounds_to_95", "best_validation"} & set(record.metrics)
+        record.metrics |= {"nodes_acc": level, "nodes_nmi": level / 2, "own_acc": 0.5}
+        run_dir.write_record(record)
+    runs = collect(store.records())
+    assert not {"ipr", "rsd", "rounds_to_local"} & set(runs[1].values)
+    df = frame(runs)
+    assert ordered(df) == ["local", "fedavg", "ifca"] and rounds_table(df) is None and newcomers_table(df) is None
+    table = main_table(df)
+    assert table.columns[1:4] == ["ACC", "NMI", "own ACC"] and "local" not in table.columns
+    assert [row[1].text for row in table.rows] == ["0.400", "0.700", "0.600"]
+    page = write_report(store.records(), tmp_path / "out", "Clusters").read_text()
+    assert "Paired comparison in accuracy of the clusters: fedavg against" in page and "Bytes down and up" in page
+    assert not [title for title in ("Accuracy and recovery over rounds", "Accuracy of the clients") if title in page]
+
+
 def test_two_scenarios_are_ranked(store, tmp_path, monkeypatch):
     monkeypatch.setattr("fedclust.report.pictures", lambda runs, order: [])
     for algorithm in ("fedrc", "fedavg"):

@@ -1,5 +1,7 @@
 """The cohort: what one client computes does not depend on its neighbours, nor on how the computation is carried out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,7 +41,8 @@ CASES = {
         ClientData(c.id, Split(c.train.x.repeat(1, 3)[:, :16].view(-1, 1, 4, 4), c.train.y), EMPTY, EMPTY)
         for c in samples()]),
     "nodes": (Model(ModelConfig(name="gcn", hidden=(5,)), (6,), 4), graphs),
-    "clustering": (Model(ModelConfig(name="autoencoder", hidden=(5,), latent_dim=3), (6,), 4), graphs),
+    "clustering": (Model(ModelConfig(name="autoencoder", hidden=(5,), latent_dim=3), (6,), 4),
+                   lambda: [replace(c, adjacency=c.adjacency.to_dense()) for c in graphs()]),
 }
 
 
@@ -115,6 +118,37 @@ def test_training_is_plain_sgd(extra):
     expected = by_hand(client, MODEL, params, weight=weight, **extra)
     for name, t in expected.items():
         torch.testing.assert_close(found[name][0, 0], t, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prox", [0.0, 0.5])
+def test_adam_is_torchs(prox):
+    client, params = samples()[0], MODEL.init(stream(0, "start"))
+    training = TRAINING.model_copy(update={"optimiser": "adam", "lr": 0.01})
+    found = cohort([client], MODEL).train({name: p[None, None] for name, p in params.items()}, training, prox=prox)
+    leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
+    optimizer = torch.optim.Adam(leaves.values(), lr=0.01, weight_decay=TRAINING.weight_decay)
+    for index in cohort([client], MODEL)._batches(0, training, "train"):
+        optimizer.zero_grad()
+        pull = sum((t - params[name]).square().sum() for name, t in leaves.items())
+        logits = MODEL.logits(leaves, client.train.x[index])
+        (torch.nn.functional.cross_entropy(logits, client.train.y[index]) + prox / 2 * pull).backward()
+        optimizer.step()
+    for name, t in leaves.items():
+        torch.testing.assert_close(found[name][0, 0], t.detach(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["samples", "clustering"])
+def test_adam_of_many_at_once_equals_one_by_one(case, monkeypatch):
+    """A client with few batches stays where it is while the others go on."""
+    model, make = CASES[case]
+    clients, training = make(), TRAINING.model_copy(update={"optimiser": "adam", "lr": 0.01})
+    params = stacked(model, len(clients), 2)
+    many = cohort(clients, model).train(params, training)
+    monkeypatch.setattr(task, "VMAP_FROM", 10**6)
+    for i, c in enumerate(clients):
+        one = cohort([c], model).train({name: p[i : i + 1] for name, p in params.items()}, training)
+        for name in params:
+            torch.testing.assert_close(many[name][i], one[name][0], atol=1e-5, rtol=1e-4)
 
 
 def test_inner_step_of_a_batch_of_one_is_none():

@@ -32,6 +32,16 @@ def test_a_row_may_change_more_than_the_plan():
     assert (run.training.epochs, run.training.lr, run.name) == (1, 0.2, "one epoch")
 
 
+def test_a_row_may_change_the_options_of_its_scenario(tmp_path):
+    row = AlgorithmSetting(algorithm="fedavg", label="few", options={"n_clients": 3, "A": 10})
+    several, few = plan(seeds=1, algorithms=["fedavg", row]).runs()
+    assert (several.federation.n_clients, several.scenario) == (6, SMALL)
+    assert (few.federation.n_clients, few.scenario, few.name) == (3, "digits-3shift:n_clients=3,A=10", "few")
+    (tmp_path / "mine.yaml").write_text("source: digits\nn_clients: 7\n")
+    with pytest.raises(InputError, match="only a named scenario has options"):
+        plan(scenarios=[str(tmp_path / "mine.yaml")], algorithms=[row]).runs()
+
+
 def test_the_declared_number_of_groups_reaches_only_those_that_must_be_given_one():
     runs = {r.algorithm: r.settings for r in plan(seeds=1, algorithms=["fedavg", "ifca", "hierarchical"]).runs()}
     assert runs["ifca"]["n_groups"] == 3
