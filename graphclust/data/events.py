@@ -42,10 +42,11 @@ def read_times(table: Table, at: int) -> np.ndarray:
         A time that is neither, or negative, with its row.
     """
     column = table.frame.iloc[:, at]
-    values = pd.to_numeric(column, errors="coerce")
-    if len(values) and np.isnan(values.iloc[0]):
+    if column.dtype.kind not in "iuf" and pd.to_numeric(column.iloc[:1], errors="coerce").isna().any():
         dates = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
         values = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    else:
+        values = pd.to_numeric(column, errors="coerce")
     times = values.to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(times) | (times < 0))
     if len(wrong):

@@ -103,6 +103,7 @@ def test_nodes_labels_features_and_count_as_for_edge_lists(here):
 
 @pytest.mark.parametrize(("text", "params", "words"), [
     ("a,b,time\n1,2,5\n2,3,\n", "", "row 2 of the data has the time 'nan'"),
+    ("a,b,time\n1,2,\n2,3,4\n", "", "row 1 of the data has the time 'nan'"),
     ("a,b,time\n1,2,5\n2,3,nan\n", "", "row 2 of the data has the time 'nan'"),
     ("a,b,time\n1,2,5\n2,3,-7\n", "", "row 2 of the data has the time '-7'"),
     ("a,b,time\n1,2,inf\n", "", "row 1 of the data has the time 'inf'"),
