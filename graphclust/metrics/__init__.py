@@ -88,8 +88,9 @@ METRICS: dict[str, Metric] = {
     "window_acc": _window_labels(partition.acc, "acc"),
     "window_nmi": _window_labels(partition.nmi, "nmi"),
     "window_ari": _window_labels(partition.ari, "ari"),
-    "window_clusters": _windows(lambda w: float(temporal.clusters_per_window(w).mean()), "clusters in a window, mean",
-                                None),
+    "window_clusters": _windows(
+        lambda w: float(temporal.clusters_per_window(w[temporal.busy(w)]).mean()), "clusters in a window, mean", None
+    ),
     "window_smoothness": _windows(temporal.smoothness, "share of nodes that keep their cluster in the next window",
                                   None),
     "window_smoothness_kappa": _windows(temporal.smoothness_kappa, "window_smoothness adjusted for chance", None),

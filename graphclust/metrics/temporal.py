@@ -1,7 +1,8 @@
 """Metrics of clusters that are followed over windows of time.
 
 Everywhere ``labels`` is (W, n) int: the cluster of each node in each window, an id standing for the same cluster in all
-of them, and -1 for a node that is not active (has no event) in the window.
+of them, and -1 for a node that is not active (has no event) in the window. Windows in which no node is active (a night)
+are passed over: those before and after them are consecutive.
 """
 
 from __future__ import annotations
@@ -122,6 +123,11 @@ def smoothness_nmi(labels: np.ndarray) -> float:
     return _mean([partition.nmi(contingency(before, after)) for before, after in _both_active(labels)])
 
 
+def busy(labels: np.ndarray) -> np.ndarray:
+    """Positions of the windows with an active node, in order; int."""
+    return np.flatnonzero((labels >= 0).any(axis=1))
+
+
 def clusters_per_window(labels: np.ndarray) -> np.ndarray:
     """Number of clusters with an active node in each window, shape (W,)."""
     return np.array([len(np.unique(row[row >= 0])) for row in labels])
@@ -161,8 +167,8 @@ def life(before: np.ndarray, after: np.ndarray, threshold: float = JACCARD) -> L
 
 
 def lives(labels: np.ndarray, threshold: float = JACCARD) -> list[Life]:
-    """:func:`life` between all consecutive windows, W - 1 of them."""
-    return [life(before, after, threshold) for before, after in pairwise(labels)]
+    """:func:`life` between consecutive windows, one fewer than there are :func:`busy` ones."""
+    return [life(before, after, threshold) for before, after in pairwise(labels[busy(labels)])]
 
 
 def over_windows(metric: Callable[[Contingency], float], found: np.ndarray, truth: np.ndarray) -> float:
@@ -179,7 +185,7 @@ def over_windows(metric: Callable[[Contingency], float], found: np.ndarray, trut
 
 def _both_active(labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The clusters in two consecutive windows of the nodes active in both, where there are any."""
-    for before, after in pairwise(labels):
+    for before, after in pairwise(labels[busy(labels)]):
         both = (before >= 0) & (after >= 0)
         if both.any():
             yield before[both], after[both]

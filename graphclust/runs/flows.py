@@ -12,7 +12,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from graphclust.metrics.temporal import JACCARD, clusters_per_window, lives
+from graphclust.metrics.temporal import JACCARD, busy, clusters_per_window, lives
 from graphclust.runs.drawing import GREY, INK, PALETTE, STYLE, Picture, grid, hide_rest, svg
 
 BAR, GAP = 0.08, 0.04
@@ -25,7 +25,8 @@ READ_WINDOWS = (
     "same in all windows), as high as it has nodes with an event in the window. A stream is the nodes that have an "
     "event in both windows, in the colour of the cluster they come from; what is left of a block without a stream are "
     "nodes without an event in the next window, or in the one before. The largest clusters have colours of their own, "
-    "all others together are the grey block below; of many windows some are left out."
+    "all others together are the grey block below (…). Windows without any event are left out, of many windows others "
+    "as well."
 )
 READ_LIVES = (
     "First seed. The line is the number of clusters that have an event in each window. Between two windows stands what "
@@ -129,14 +130,15 @@ def window_rivers(runs: Mapping[str, np.ndarray]) -> Picture:
     with rc_context(STYLE):
         figure, panels = grid(len(runs), 9.0, 3.4, 1)
         for axes, (method, labels) in zip(panels, runs.items(), strict=True):
-            shown = np.unique(np.linspace(0, len(labels) - 1, WINDOWS_SHOWN).round().astype(int))
+            windows = busy(labels)
+            shown = windows[np.unique(np.linspace(0, len(windows) - 1, WINDOWS_SHOWN).round().astype(int))]
             ids, sizes = np.unique(labels[labels >= 0], return_counts=True)
             first = np.sort(ids[np.argsort(-sizes, kind="stable")[:CLUSTERS_SHOWN]])
             groups = np.searchsorted(first, labels[shown])
             groups[~np.isin(labels[shown], first)] = len(first)
             present = labels[shown] >= 0
             river(axes, groups, groups[:-1], ticks=[str(w + 1) for w in shown], present=present,
-                  names={**{i: str(c) for i, c in enumerate(first)}, len(first): "rest"},
+                  names={**{i: str(c) for i, c in enumerate(first)}, len(first): "…"},
                   blocks={i: tone_colour(i) for i in range(len(first))} | {len(first): GREY})
             axes.set_title(method)
         return Picture(svg(figure, "Clusters over time"), "Clusters over time", READ_WINDOWS)
@@ -147,15 +149,16 @@ def window_lives(runs: Mapping[str, np.ndarray]) -> Picture:
     with rc_context(STYLE):
         figure, panels = grid(len(runs), 5.0, 2.6, 2)
         for axes, (method, labels) in zip(panels, runs.items(), strict=True):
-            between, top = np.arange(1, len(labels)) + 0.5, np.zeros(len(labels) - 1)
-            found = lives(labels)
+            windows, found = busy(labels), lives(labels)
+            between, top = (windows[:-1] + windows[1:]) / 2 + 1, np.zeros(len(found))
+            counts = clusters_per_window(labels[windows])
             for event, colour in LIVES.items():
                 size = np.array([getattr(life, event) for life in found], dtype=float)
                 axes.bar(between, size, bottom=top, width=0.7, color=colour, alpha=0.75, label=event)
                 top += size
-            axes.plot(np.arange(1, len(labels) + 1), clusters_per_window(labels), color=INK, marker="o", markersize=3,
-                      linewidth=1.2, label="clusters")
-            axes.set(title=method, xlabel="window", ylabel="clusters", ylim=(0, None))
+            axes.plot(windows + 1, counts, color=INK, marker="o", markersize=3, linewidth=1.2,
+                      label="clusters")
+            axes.set(title=method, xlabel="window", ylabel="clusters", ylim=(0, 1.1 * max([*top, *counts])))
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True))
         hide_rest(figure, panels)

@@ -17,12 +17,13 @@ from graphclust.runs.store import RunDir
 # the metrics of the main table, and their headings where the name is long
 SHOWN = {"acc": "ACC", "nmi": "NMI", "ari": "ARI", "f1": "F1", "modularity": "modularity",
          "conductance_weighted": "conductance"}
-# those over windows of time, in a table of their own
+# those over windows of time, in a table of their own: heading and digits
 SHOWN_WINDOWS = {
-    "window_ari": "ARI by window", "window_nmi": "NMI by window", "window_acc": "ACC by window",
-    "window_clusters": "clusters a window", "window_smoothness": "smoothness", "window_smoothness_kappa": "kappa",
-    "window_smoothness_nmi": "NMI to next", "window_continuations": "go on", "window_births": "births",
-    "window_deaths": "deaths", "window_merges": "merges", "window_splits": "splits",
+    "window_ari": ("ARI", 3), "window_nmi": ("NMI", 3), "window_clusters": ("clusters", 1),
+    "window_smoothness": ("smooth", 3), "window_smoothness_kappa": ("kappa", 3),
+    "window_smoothness_nmi": ("to next", 3),
+    "window_continuations": ("go on", 1), "window_births": ("births", 1), "window_deaths": ("deaths", 1),
+    "window_merges": ("merges", 1), "window_splits": ("splits", 1),
 }
 NARROW = {"modularity": "mod.", "conductance": "cond.", "seconds": "sec"}
 
@@ -92,13 +93,13 @@ def windows_table(runs: pd.DataFrame) -> Table | None:
     if not shown:
         return None
     table = aggregate(runs, shown).droplevel("data").dropna(how="all", subset=[(m, "mean") for m in shown])
-    judged = [m for m in shown if METRICS[m].higher_is_better is not None]
     columns = [[Cell(str(m)) for m in table.index]]
     for m in shown:
-        cells = metric_cells(table, m, True, 3 if m in judged else 1)
-        columns.append(cells if m in judged else [Cell(c.text) for c in cells])
-    return Table("Over time", ["method", *(SHOWN_WINDOWS[m] for m in shown)],
-                 [list(row) for row in zip(*columns, strict=True)])
+        direction = METRICS[m].higher_is_better
+        cells = metric_cells(table, m, bool(direction), SHOWN_WINDOWS[m][1])
+        columns.append([Cell(c.text) for c in cells] if direction is None else cells)
+    headings = ["method", *(SHOWN_WINDOWS[m][0] for m in shown)]
+    return Table("Over time", headings, [list(row) for row in zip(*columns, strict=True)])
 
 
 def headline_metric(df: pd.DataFrame) -> str:

@@ -31,9 +31,13 @@ def test_smoothness_by_hand():
     assert temporal.clusters_per_window(BY_HAND).tolist() == [2, 2, 3]
 
 
+def awake(labels):
+    return [row for row in labels if max(row) >= 0]
+
+
 @given(LABELS)
 def test_smoothness_is_the_share_counted_one_by_one(labels):
-    pairs = [(a, b) for one, two in pairwise(labels) for a, b in zip(one, two, strict=True) if a >= 0 and b >= 0]
+    pairs = [(a, b) for one, two in pairwise(awake(labels)) for a, b in zip(one, two, strict=True) if a >= 0 and b >= 0]
     expected = np.mean([a == b for a, b in pairs]) if pairs else np.nan
     assert temporal.smoothness(labels) == pytest.approx(expected, nan_ok=True)
 
@@ -51,6 +55,12 @@ def test_a_change_of_ids_alone_is_seen_by_smoothness_and_not_by_nmi():
     labels = np.array([[0, 0, 1, 1], [1, 1, 0, 0]])
     assert temporal.smoothness(labels) == 0 and temporal.smoothness_nmi(labels) == pytest.approx(1)
     assert life(*labels) == Life(0, 0, 0, 0, 2)
+
+
+def test_a_night_is_no_death_and_no_break():
+    night = np.insert(BY_HAND, [1, 1, 2], -1, axis=0)
+    given = [evaluate(labels[0], windows=Windows(labels)) for labels in (BY_HAND, night)]
+    assert given[0] == given[1] and len(temporal.lives(night)) == 2
 
 
 @pytest.mark.parametrize("labels", [np.zeros((1, 4), int), np.array([[0, -1], [-1, 0]]), np.full((3, 2), -1)])
@@ -88,7 +98,7 @@ def test_the_overlap_must_exceed_the_threshold():
 
 @given(LABELS, st.sampled_from([0.0, 0.1, 0.3, 0.5]))
 def test_life_events_counted_with_sets(labels, threshold):
-    for (one, two), found in zip(pairwise(labels), temporal.lives(labels, threshold), strict=True):
+    for (one, two), found in zip(pairwise(awake(labels)), temporal.lives(labels, threshold), strict=True):
         old, new = ([set(np.flatnonzero(row == c)) for c in set(row.tolist()) - {-1}] for row in (one, two))
         match = [(i, j) for i, a in enumerate(old) for j, b in enumerate(new) if len(a & b) / len(a | b) > threshold]
         left, right = Counter(i for i, _ in match), Counter(j for _, j in match)

@@ -94,7 +94,7 @@ def store(tmp_path_factory):
 def test_the_report_shows_the_rivers_the_lives_and_the_table(store, tmp_path):
     text = write_report(store.records(), tmp_path, "Streams").read_text()
     words = re.sub(r"<[^>]+>|\s+", " ", text)
-    for phrase in ("Over time", "ARI by window", "Clusters over time", "Clusters per window, and what becomes of them",
+    for phrase in ("Over time", "smooth", "Clusters over time", "Clusters per window, and what becomes of them",
                    "continuations", "events"):
         assert phrase in words, phrase
     assert "$" not in words
@@ -103,11 +103,11 @@ def test_the_report_shows_the_rivers_the_lives_and_the_table(store, tmp_path):
 def test_the_table_over_time_marks_what_is_judged_only(store):
     df = frame(store.records())
     table = windows_table(df)
-    assert table.columns[:5] == ["method", "ARI by window", "NMI by window", "ACC by window", "clusters a window"]
+    assert table.columns[:5] == ["method", "ARI", "NMI", "clusters", "smooth"]
     rows = {row[0].text: row for row in table.rows}
     assert rows["temporal_leiden"][1].best and not rows["leiden"][1].best
-    assert not any(cell.best for row in table.rows for cell in row[4:])
-    assert {cell.text for cell in rows["leiden"][4:]} == {"–"}, "it does not follow clusters over time"
+    assert not any(cell.best for row in table.rows for cell in row[3:])
+    assert {cell.text for cell in rows["leiden"][3:]} == {"–"}, "it does not follow clusters over time"
     assert re.fullmatch(r"drifting.*: 60 nodes, [\d,]+ events", main_table(df, DATA).title)
 
 
