@@ -64,7 +64,7 @@ def sessions(
 
 
 def drifting(
-    n: int = 500, k: int = 5, windows: int = 10, events: float = 10.0, mixing: float = 0.2, move: float = 0.02,
+    n: int = 500, k: int = 5, windows: int = 10, events: float = 10.0, mixing: float = 0.2, move: float = 0.05,
     merge: list[Any] | None = None, split: list[Any] | None = None, birth: list[Any] | None = None,
     death: list[Any] | None = None, seed: int = 0,
 ) -> TemporalData:
