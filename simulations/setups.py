@@ -16,9 +16,9 @@ _MIXED = {"rounds": 60, "training": {"epochs": 2, "lr": 0.3, "batch_size": 20, "
 _COALITIONS = {"rounds": 100, "training": {"epochs": 1, "lr": 0.1, "batch_size": 32}}
 _NODES = {"rounds": 60, "model": {"name": "gcn", "hidden": [32]},
           "training": {"epochs": 2, "lr": 0.5, "batch_size": 1000, "weight_decay": 5e-4}}
-# graphclust's SCGC but for its self-training: the same encoder, optimiser and weights
+# as graphclust's SCGC before its self-training, with a smaller network: what it sends is mostly d x 64 weights, twice
 _CLUSTERING = {"rounds": 60, "evaluate_every": 0,
-               "model": {"name": "autoencoder", "hidden": [256, 256], "latent_dim": 10, "alpha": 0.1},
+               "model": {"name": "autoencoder", "hidden": [64], "latent_dim": 10, "alpha": 0.1},
                "training": {"epochs": 2, "optimiser": "adam", "lr": 1e-3, "batch_size": 5000}}
 
 

@@ -37,8 +37,8 @@ READ_BOXES = (
 )
 READ_TRAFFIC = (
     "Left: tensors that all clients received and sent, mean over the seeds. Right, where clients predict: the mean "
-    "accuracy against what was sent both ways in the rounds up to then, preparation included, first seed; up is better, "
-    "left is cheaper."
+    "accuracy against what was sent both ways in the rounds up to then, preparation included, first seed; up is "
+    "better, left is cheaper."
 )
 READ_SHOTS = (
     "Clients that never trained, which chose their group with m labelled samples: mean over newcomers and random "

@@ -15,16 +15,25 @@ import pytest
 import torch
 
 from fedclust.algorithms import algorithm_names
+from fedclust.config import FederationConfig
 from fedclust.flwr_compat import environment
 from graphclust.graph import InputError
 from simulations.engines import get_engine, ray
+from simulations.setups import load_setup
 from tests.simulations.test_inprocess import tiny
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"oracle": {"true_groups": (0, 1, 0, 1)}}
 
+NAMES = [*algorithm_names(), "clustering"]
+
 
 def config(name):
+    """Five clients, newcomers included; "clustering": five who cluster their nodes, without labels."""
+    if name == "clustering":
+        setup = load_setup("graph-sbm-clustering:n=100,n_clients=5", 0)
+        body = {**setup.config, "rounds": 2, "model": {**setup.config["model"], "hidden": [8]}}
+        return FederationConfig(algorithm="fedavg", label=name, federation=setup.federation, **body)
     return tiny(name, settings=SETTINGS.get(name, {}), rounds=2, fraction=0.75)
 
 
@@ -39,7 +48,7 @@ def left_behind():
 @pytest.fixture(scope="module")
 def runs():
     """Every algorithm in one `flwr run`: one start of Ray serves them all."""
-    before, names, told = left_behind(), algorithm_names(), []
+    before, names, told = left_behind(), NAMES, []
 
     class Watch:
         checkpoint = None
@@ -55,13 +64,16 @@ def runs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", algorithm_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_two_engines_give_the_same_result(runs, name):
     through_ray, here = runs[0][name], get_engine("inprocess")(config(name))
     assert through_ray.ids == here.ids and through_ray.traffic == here.traffic
     assert through_ray.state.keys() == here.state.keys()
     for key, t in here.state.items():
         assert torch.allclose(through_ray.state[key].double(), t.double(), atol=1e-6, equal_nan=True), key
+    assert through_ray.embeddings.keys() == here.embeddings.keys()
+    for client, z in here.embeddings.items():
+        assert torch.allclose(through_ray.embeddings[client], z, atol=1e-5)
     for a, b in ((through_ray.clients, here.clients), (through_ray.unseen, here.unseen)):
         assert [r["accuracy"] for r in a] == pytest.approx([r["accuracy"] for r in b])
     assert [r["participants"] for r in through_ray.history.rounds] == [r["participants"] for r in here.history.rounds]
@@ -72,7 +84,7 @@ def test_nothing_is_left_behind_and_the_rounds_are_told(runs):
     _, left, told = runs
     assert left == set()
     expected = []
-    for name in algorithm_names():
+    for name in NAMES:
         total = 2 + config(name).make().preparation_rounds(4)
         expected += [(total, name), *range(total)]
     assert told == expected
