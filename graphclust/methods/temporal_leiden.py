@@ -35,7 +35,10 @@ class TemporalLeiden(GraphClusterer):
         time. Ten is a compromise made without a look at any labels: every window costs (see below), and must hold
         enough events to show communities; more of them follow faster changes. Raise it for long, dense streams.
     interslice_weight : float, default 1.0
-        omega, in events. 0: every window on its own, no community lasts; large: no node ever changes.
+        omega, in events; 1 as in the paper and in leidenalg. 0: every window on its own, no community lasts; large: no
+        node ever changes. Where nodes have hundreds of events in a window, 1 ties hardly; about as many as a node has
+        there, and a change must last to pay. (Seen, not chosen by it: 1 against that many gives ARI .67 and .89 on
+        school, which does not change, and 1.0 and .77 over the windows of a planted stream that does.)
     resolution : float, default 1.0
         gamma, the same in all slices; higher values give more communities.
     n_iterations : int, default 2
@@ -55,8 +58,10 @@ class TemporalLeiden(GraphClusterer):
     ``ModularityVertexPartition`` gives each slice the same weight, against which omega would mean another thing in
     each. Its conversion of slices to layers looks at all vertices in Python for each pair of slices and is not used.
 
-    Cost: leidenalg knows slices as layers over all N <= n x windows vertices, and looks at every layer for each move:
-    time and memory grow with N x windows, so with windows squared.
+    Cost: leidenalg knows slices as layers over all N <= n x windows vertices (node, slice), and looks at every layer
+    for each move: time and memory grow with N x windows. With ten windows, one thread: 1.5 s for school's N = 2,162
+    (188,508 events), 4 s for patent's 13,615 (41,916 events), 32 s and .9 GB for the 68,119 of dblp (222,165 events);
+    dblp with its 27 years as windows was not done after five minutes.
     """
 
     name: ClassVar[str] = "temporal_leiden"

@@ -82,13 +82,15 @@ def at_windows(stream: Stream, labels: np.ndarray, edges: np.ndarray, others: np
     inside = np.flatnonzero((stream.time >= others[0]) & (stream.time <= others[-1]))
     time = np.tile(stream.time[inside], 2)
     node = np.concatenate((stream.src[inside], stream.dst[inside]))
-    label = labels[_window(time, edges), node]
-    kinds, count = np.unique(np.stack((_window(time, others), node, label)), axis=1, return_counts=True)
-    window, node, label = kinds[:, np.lexsort((kinds[2], -count, kinds[1], kinds[0]))]
-    first = np.flatnonzero(np.diff(window * stream.n + node, prepend=-1))
-    out = np.full((len(others) - 1, stream.n), -1)
-    out[window[first], node[first]] = label[first]
-    return out
+    clusters = int(labels.max()) + 1
+    place = _window(time, others) * stream.n + node
+    votes, count = np.unique(place * clusters + labels[_window(time, edges), node], return_counts=True)
+    place, label = np.divmod(votes, clusters)
+    order = np.lexsort((label, -count, place))
+    most = order[np.flatnonzero(np.diff(place[order], prepend=-1))]
+    out = np.full((len(others) - 1) * stream.n, -1)
+    out[place[most]] = label[most]
+    return out.reshape(-1, stream.n)
 
 
 def _window(time: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -111,8 +113,8 @@ def smoothness_kappa(labels: np.ndarray) -> float:
     kept = expected = possible = 0.0
     for before, after in _both_active(labels):
         ids = max(before.max(), after.max()) + 1
-        kept += (before == after).sum()
-        expected += np.bincount(before, minlength=ids) @ np.bincount(after, minlength=ids) / len(before)
+        kept += float((before == after).sum())
+        expected += float(np.bincount(before, minlength=ids) @ np.bincount(after, minlength=ids) / len(before))
         possible += len(before)
     return float((kept - expected) / (possible - expected)) if possible - expected > 1e-9 else float("nan")
 

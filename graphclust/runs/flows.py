@@ -88,8 +88,10 @@ def tone_colour(i: int) -> str:
     """The i-th colour of a river; the palette a second time is lighter, -1 and what comes after is grey."""
     if not 0 <= i < CLUSTERS_SHOWN:
         return GREY
-    base = PALETTE[i % len(PALETTE)]
-    return base if i < len(PALETTE) else to_hex(0.5 + 0.5 * np.array(to_rgb(base)))
+    if i < len(PALETTE):
+        return PALETTE[i]
+    red, green, blue = to_rgb(PALETTE[i % len(PALETTE)])
+    return to_hex((0.5 + red / 2, 0.5 + green / 2, 0.5 + blue / 2))
 
 
 def extents(groups: np.ndarray, highest: int) -> dict[int, tuple[float, float]]:
