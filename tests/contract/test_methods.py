@@ -32,7 +32,7 @@ def make(name: str, k: int | None = 3, **params):
     return cls(**{"random_state": 0, **params})
 
 
-def stream_of(graph: Graph, repeats: int = 6) -> Stream:
+def stream_of(graph: Graph, repeats: int = 3) -> Stream:
     """Every edge as that many events, all at distinct times in a random order."""
     pairs = np.tile(graph.edges()[0], (repeats, 1))
     time = np.random.default_rng(0).permutation(len(pairs)).astype(float)
