@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from graphclust.stream import Stream
+
+# Weights of co-contacts below this are no edges: they would only fill memory.
+LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,17 @@ class Events:
         before = entries[:, None] - torch.arange(1, length + 1)
         exists = before >= self.first[self.node[entries]][:, None]
         return torch.where(exists, before, 0), exists
+
+    def cocontacts(self) -> sp.csr_array:
+        """Who is met in turn: for two successive events of a node, exp(-time between them) counts for the two nodes
+        that it met, (n, n), symmetric, without diagonal. What TGC's history sees (eq. 1 at delta = 1), as a graph."""
+        node, other, time = self.node.numpy(), self.other.numpy(), self.time.double().numpy()
+        i, j = other[:-1], other[1:]
+        weight = np.exp(-np.diff(time).clip(0))
+        keep = (node[1:] == node[:-1]) & (i != j) & (weight > LEAST)
+        n = len(self.first)
+        half = sp.coo_array((weight[keep].astype(np.float32), (i[keep], j[keep])), shape=(n, n)).tocsr()
+        return sp.csr_array(half + half.T)
 
     def negatives(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Nodes drawn by degree^0.75, (count, size); a true partner may be among them, as in the public code."""

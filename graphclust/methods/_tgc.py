@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, normalize
 
 from graphclust.losses import kl_divergence, soft_assignment, target_distribution
 from graphclust.losses.temporal import history_attention, intensity, reconstruction_norms, temporal_loss
 from graphclust.methods._events import Events
 from graphclust.methods._network import KMEANS_LIMIT
-from graphclust.methods._walks import add_rows
 from graphclust.methods.base import by_size, follow
 from graphclust.stream import Stream
 
@@ -35,7 +34,8 @@ class Rules:
     time_unit: str
     balance: str
     clusters: str
-    warmup: float
+    start: str
+    geometry: str
     bandwidth: float | str
     collapse_guard: float
 
@@ -50,6 +50,7 @@ class Table(nn.Module):
     z : (n, dim) float32, the vectors at the start
     n_clusters : K
     windows : W, how many rows of ``window_labels`` are to be filled
+    cosine : clusters are compact in u = z / ||z||, else in u = z
     """
 
     z: Tensor
@@ -58,8 +59,9 @@ class Table(nn.Module):
     bandwidth: Tensor
     window_labels: Tensor
 
-    def __init__(self, z: np.ndarray, n_clusters: int, windows: int) -> None:
+    def __init__(self, z: np.ndarray, n_clusters: int, windows: int, cosine: bool) -> None:
         super().__init__()
+        self.cosine = cosine
         self.register_buffer("z", torch.from_numpy(z))
         self.register_buffer("anchor", self.z.clone())
         self.register_buffer("delta", torch.ones(len(z), 1))
@@ -67,15 +69,23 @@ class Table(nn.Module):
         self.register_buffer("window_labels", torch.full((windows, len(z)), -1))
         self.centres = nn.Parameter(torch.zeros(n_clusters, z.shape[1]))
 
+    def position(self, z: Tensor) -> Tensor:
+        """u, (..., dim)."""
+        return normalize(z, dim=-1) if self.cosine else z
+
+    def soft(self, z: Tensor) -> Tensor:
+        """q of the vectors ``z`` (B, dim), (B, K)."""
+        return soft_assignment(self.position(z), self.position(self.centres), self.bandwidth)
+
     @torch.no_grad()
     def assign(self) -> Tensor:
         """q of all nodes, (n, K)."""
-        return soft_assignment(self.z, self.centres, self.bandwidth)
+        return self.soft(self.z)
 
     @torch.no_grad()
     def start(self, seed: int, bandwidth: float | str) -> None:
-        """Centres by k-means on z (20 starts), and z as it is now as the anchor of the target distribution."""
-        z = self.z.numpy()
+        """Centres by k-means on u (20 starts), and z as it is now as the anchor of the target distribution."""
+        z = self.position(self.z).numpy()
         limit = max(KMEANS_LIMIT, 20 * len(self.centres))
         fit = z if len(z) <= limit else z[np.random.default_rng(seed).choice(len(z), limit, replace=False)]
         model = KMeans(len(self.centres), n_init=20, random_state=seed).fit(fit)
@@ -97,7 +107,7 @@ class Table(nn.Module):
         graph = stream.graph().adjacency[known:, :known]
         weight = np.maximum(graph.sum(axis=1), 1)[:, None]
         z = np.concatenate((self.z.numpy(), (graph @ self.z.numpy() / weight).astype(np.float32)))
-        new = Table(z, len(self.centres), len(self.window_labels))
+        new = Table(z, len(self.centres), len(self.window_labels), self.cosine)
         new.delta[:known] = self.delta
         new.window_labels[:, :known] = self.window_labels
         new.centres.copy_(self.centres)
@@ -115,21 +125,20 @@ class Table(nn.Module):
 
 def one_pass(
     table: Table, events: Events, entries: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
-    generator: torch.Generator, clusters: bool,
+    generator: torch.Generator,
 ) -> dict[str, float]:
-    """Train on ``entries`` once; the losses, each a mean over samples (the node part 0 without ``clusters``).
+    """Train on ``entries`` once; the losses, each a mean over samples.
 
     Parameters
     ----------
     entries : (S,) int64 of ``events``, in the order of time
     optimiser : of the centres
-    clusters : whether L_node counts
     """
     if rules.order == "shuffled":
         entries = entries[torch.randperm(len(entries), generator=generator)]
     total = torch.zeros(3, dtype=torch.float64)
     for batch in entries.split(rules.batch_size):
-        total += _step(table, events, batch, rules, optimiser, generator, clusters)
+        total += _step(table, events, batch, rules, optimiser, generator)
     temporal, node, reconstruction = (total / max(1, len(entries))).tolist()
     return {"loss": temporal + node + reconstruction, "temporal": temporal, "node": node,
             "reconstruction": reconstruction}
@@ -137,7 +146,7 @@ def one_pass(
 
 def _step(
     table: Table, events: Events, batch: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
-    generator: torch.Generator, clusters: bool,
+    generator: torch.Generator,
 ) -> Tensor:
     """One step of SGD on the rows of a batch; the sums of the three weighted parts."""
     b, h, code = len(batch), rules.hist_len, rules.balance == "code"
@@ -147,11 +156,11 @@ def _step(
     rows = torch.cat((
         source[:, None], past, events.other[batch][:, None], events.negatives(b, rules.negatives, generator)
     ), 1)
-    g = embedding(rows, table.z).requires_grad_()  # s, h_1..h_H, t, n_1..n_N
+    g = embedding(rows, table.z)  # (B, R, dim): s, h_1..h_H, t, n_1..n_N
     delta = embedding(source, table.delta).requires_grad_()
-    # every distance and angle that the loss needs is a product of s or some h with another row
-    product = g[:, : 1 + h] @ g.mT
-    squared = (g * g).sum(2)
+    # every distance and angle that the loss needs is a product of s or some h with another row, (B, 1 + H, R)
+    product = (g[:, : 1 + h] @ g.mT).requires_grad_()
+    squared = torch.linalg.vector_norm(g, dim=2).square().requires_grad_()
     distance = (squared[:, : 1 + h, None] + squared[:, None] - 2 * product).clamp_min(0)
     length = squared.clamp_min(1e-12).sqrt()
     cos = product[:, 0] / (length[:, :1] * length)
@@ -165,21 +174,45 @@ def _step(
     norms = reconstruction_norms(
         cos[:, 1 + h], cos[:, 1 : 1 + h] * exists, exists if masked else torch.ones_like(exists), cos[:, 2 + h :]
     )
-    # ||v||_2 sqrt(B) is of the order of a sum over the batch
-    reconstruction = rules.batch_weight * norms * (1 if code else b**0.5)
-    node = torch.zeros(())
-    if clusters:
-        q = soft_assignment(g[:, 0], table.centres, table.bandwidth)
-        p = target_distribution(soft_assignment(embedding(source, table.anchor), table.centres, table.bandwidth))
-        node = rules.node_weight * kl_divergence(p, q) * (1 if code else b)
-        optimiser.zero_grad()
+    reconstruction = rules.batch_weight * norms
+    z = g[:, 0].clone().requires_grad_()
+    q = table.soft(z)
+    p = target_distribution(table.soft(embedding(source, table.anchor)))
+    node = rules.node_weight * kl_divergence(p, q) * (1 if code else b)
+    optimiser.zero_grad()
     (temporal + node + reconstruction).backward()
-    add_rows(table.z, rows, g.grad, -rules.lr)
-    add_rows(table.delta, source, delta.grad, -rules.lr)
+    _add_rows(table.z, rows, _through_products(g, product.grad, squared.grad, -rules.lr))
+    _add_rows(table.delta, source, -rules.lr * delta.grad)
+    _add_rows(table.z, source, -rules.lr * z.grad)
+    if not code and table.centres.grad is not None:
+        table.centres.grad /= q.detach().sum(0).clamp_min(1)[:, None]
+    optimiser.step()
     if rules.kernel == "decay":
         table.delta[source] = table.delta[source].clamp_min(0)
-    if clusters:
-        if not code and table.centres.grad is not None:
-            table.centres.grad /= q.detach().sum(0).clamp_min(1)[:, None]
-        optimiser.step()
     return torch.stack((temporal.detach(), node.detach(), reconstruction.detach())).double()
+
+
+def _through_products(g: Tensor, product: Tensor | None, squared: Tensor | None, factor: float) -> Tensor:
+    """``factor`` dL/dG from the derivatives P by G_a G^T, (B, A, R), and S by |G|^2, (B, R): (P + P^T + 2 diag S) G.
+
+    Autograd would run over (B, R, dim) for each operation; this is one product.
+    """
+    assert product is not None and squared is not None
+    both = torch.diag_embed(2 * factor * squared)
+    anchors = product.shape[1]
+    both[:, :anchors] += factor * product
+    both[:, :, :anchors] += factor * product.mT
+    return both @ g
+
+
+def _add_rows(table: Tensor, index: Tensor, change: Tensor) -> None:
+    """table[index] += change in place, repeated rows adding up: a step of SGD on the rows of a batch alone.
+
+    Parameters
+    ----------
+    table : (n, d)
+    index : (...) int64
+    change : (..., d)
+    """
+    d = table.shape[1]
+    table.scatter_add_(0, index.reshape(-1, 1).expand(-1, d), change.reshape(-1, d))

@@ -1,17 +1,11 @@
-"""Node vectors from random walks: node2vec's walks, and two ways to make vectors of what meets on them."""
+"""Node vectors from random walks: node2vec's walks, and the factorisation of what meets on them."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-import torch.nn.functional as F
+from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
-
-# Walks a step of skip-gram.
-BATCH = 64
-# Step size of skip-gram at its start; it falls linearly to nothing, as in word2vec.
-LR = 0.025
 
 
 def random_walks(
@@ -85,10 +79,12 @@ def cooccurrence(walks: np.ndarray, n: int, window: int) -> sp.csr_array:
 
 
 def factorise(counts: sp.csr_array, dim: int, seed: int) -> np.ndarray:
-    """U sqrt(S) of the positive pointwise mutual information of ``counts``, (n, min(dim, n)), float32.
+    """Rows of U S, scaled to length 1, of the positive mutual information of ``counts``; (n, dim) float32.
 
     log(#(i,j) #total / (#(i) #(j))) is what skip-gram with one negative sample factorises (Levy and Goldberg, NeurIPS
     2014, equation 11; for walks: NetMF, arXiv 1710.02971); negative values count as 0, which keeps the matrix sparse.
+    U S and not U sqrt(S): the angles are then those between the rows of the matrix itself. Columns that the matrix is
+    too small for are 0, and so is the row of a node that meets none.
     """
     entries = counts.tocoo()
     i, j = entries.coords
@@ -96,49 +92,6 @@ def factorise(counts: sp.csr_array, dim: int, seed: int) -> np.ndarray:
     information = np.log(entries.data * marginal.sum() / (marginal[i] * marginal[j]))
     keep = information > 0
     matrix = sp.csr_array((information[keep].astype(np.float32), (i[keep], j[keep])), shape=counts.shape)
-    dim = min(dim, matrix.shape[0])
-    u, s, _ = randomized_svd(matrix, dim, random_state=seed)
-    return (u * np.sqrt(s)).astype(np.float32)
-
-
-def skip_gram(
-    walks: np.ndarray, n: int, dim: int, window: int, negatives: int, generator: torch.Generator
-) -> np.ndarray:
-    """Skip-gram with negative sampling on walks, one pass (word2vec, arXiv 1310.4546, equation 4), (n, dim) float32.
-
-    For each walk all its pairs within the window are trained at once; the walk's nodes share ``negatives`` times
-    ``length`` nodes drawn by degree^0.75, weighted so that a pair still meets ``negatives`` of them.
-    """
-    length = walks.shape[1]
-    distance = (torch.arange(length)[:, None] - torch.arange(length)).abs()
-    near = torch.where((distance > 0) & (distance <= window), (window + 1 - distance) / window, 0.0)
-    inner = (torch.rand(n, dim, generator=generator) - 0.5) / dim
-    outer = torch.zeros(n, dim)
-    frequency = torch.from_numpy(np.cumsum(np.bincount(walks.ravel(), minlength=n) ** 0.75))
-    order = torch.randperm(len(walks), generator=generator).split(BATCH)
-    share = near.sum(1, keepdim=True) / length
-    for step, rows in enumerate(order):
-        nodes = torch.from_numpy(walks[rows.numpy()]).long()
-        drawn = torch.rand(len(nodes), negatives * length, generator=generator, dtype=torch.float64) * frequency[-1]
-        noise = torch.searchsorted(frequency, drawn).clamp_max(n - 1)
-        u, v, w = (F.embedding(i, t).requires_grad_() for i, t in ((nodes, inner), (nodes, outer), (noise, outer)))
-        loss = -(near * F.logsigmoid(u @ v.mT)).sum() - (share * F.logsigmoid(-u @ w.mT)).sum()
-        loss.backward()
-        lr = LR * (1 - step / len(order))
-        for index, table, part in ((nodes, inner, u), (nodes, outer, v), (noise, outer, w)):
-            add_rows(table, index, part.grad, -lr)
-    return inner.numpy()
-
-
-def add_rows(table: torch.Tensor, index: torch.Tensor, change: torch.Tensor | None, factor: float) -> None:
-    """table[index] += factor * change in place, repeated rows adding up: a step of SGD on the rows of a batch alone.
-
-    Parameters
-    ----------
-    table : (n, d)
-    index : (...) int64
-    change : (..., d)
-    """
-    assert change is not None
-    d = table.shape[1]
-    table.scatter_add_(0, index.reshape(-1, 1).expand(-1, d), change.reshape(-1, d) * factor)
+    u, s, _ = randomized_svd(matrix, min(dim, matrix.shape[0]), random_state=seed)
+    z = normalize(u * s).astype(np.float32)
+    return np.pad(z, ((0, 0), (0, dim - z.shape[1])))

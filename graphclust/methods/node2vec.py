@@ -6,18 +6,20 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from graphclust.graph import Graph
 from graphclust.methods._network import kmeans_labels
-from graphclust.methods._walks import cooccurrence, factorise, random_walks, skip_gram
+from graphclust.methods._walks import cooccurrence, factorise, random_walks
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.monitor import Monitor
-from graphclust.training import torch_generator
 
 
 class Node2Vec(GraphClusterer):
     """Vectors of nodes that meet on random walks (Grover and Leskovec, arXiv 1607.00653), then k-means.
+
+    The vectors are not trained by skip-gram but factorised (:func:`graphclust.methods._walks.factorise`), which has the
+    same optimum, needs no pass over a hundred million pairs, and has no learning rate.
 
     Parameters
     ----------
@@ -32,9 +34,6 @@ class Node2Vec(GraphClusterer):
         Return and in-out parameter.
     weighted : bool, default True
         Steps by edge weight; False: all edges of a node alike, as TGC's features are made.
-    vectors : {"factorise", "skip_gram"}
-        Factorisation of the walks' positive mutual information, which is what skip-gram does implicitly and is much
-        faster; or skip-gram with five negative samples itself, as in the paper.
     n_init : int, default 20
         Starts of k-means.
     random_state : int, Generator or None
@@ -54,15 +53,14 @@ class Node2Vec(GraphClusterer):
         "p": [Interval(Real, 0, None, closed="neither")],
         "q": [Interval(Real, 0, None, closed="neither")],
         "weighted": ["boolean"],
-        "vectors": [StrOptions({"factorise", "skip_gram"})],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state", np.random.Generator],
     }
 
     def __init__(
         self, n_clusters: int | None = None, *, dim: int = 128, walks: int = 10, walk_length: int = 40,
-        window: int = 10, p: float = 1.0, q: float = 1.0, weighted: bool = True, vectors: str = "factorise",
-        n_init: int = 20, random_state: Any = None,
+        window: int = 10, p: float = 1.0, q: float = 1.0, weighted: bool = True, n_init: int = 20,
+        random_state: Any = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.dim = dim
@@ -72,7 +70,6 @@ class Node2Vec(GraphClusterer):
         self.p = p
         self.q = q
         self.weighted = weighted
-        self.vectors = vectors
         self.n_init = n_init
         self.random_state = random_state
 
@@ -82,14 +79,9 @@ class Node2Vec(GraphClusterer):
         if not self.weighted:
             adjacency = adjacency.astype(bool).astype(np.float32)
         walks = random_walks(adjacency, self.walks, self.walk_length, rng, self.p, self.q)
-        if self.vectors == "factorise":
-            counts = cooccurrence(walks, graph.n, self.window)
-            z = factorise(counts, self.dim, int(rng.integers(2**31)))
-            z = np.pad(z, ((0, 0), (0, self.dim - z.shape[1])))
-        else:
-            z = skip_gram(walks, graph.n, self.dim, self.window, 5, torch_generator(rng))
-        z[np.diff(adjacency.indptr) == 0] = 0
-        return z
+        # a node without edges stays where it is, and would meet itself
+        counts = cooccurrence(walks[np.diff(adjacency.indptr)[walks[:, 0]] > 0], graph.n, self.window)
+        return factorise(counts, self.dim, int(rng.integers(2**31)))
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
         z = self.embed(graph, rng)

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from graphclust.graph import InputError
+from graphclust.graph import InputError, from_adjacency
 from graphclust.methods._events import Events
 from graphclust.methods._network import kmeans_labels
 from graphclust.methods._tgc import Rules, Table, one_pass
@@ -25,11 +24,11 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "model",
-        "warmup": 0.5, "bandwidth": "auto", "collapse_guard": 0.5,
+        "start": "temporal", "geometry": "cosine", "bandwidth": "auto", "collapse_guard": 0.5,
     },
     "faithful": {
         "kernel": "growth", "attention": "padded", "time_unit": "span", "balance": "code", "clusters": "kmeans",
-        "warmup": 0.0, "bandwidth": 1.0, "collapse_guard": 0.0,
+        "start": "static", "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
     },
 }
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
@@ -76,13 +75,16 @@ class TGC(GraphClusterer):
     time_unit : {"gap", "span"} or None
         Of the times in the kernel: the median time between successive events of a node, or the whole stream (paper).
     balance : {"sample", "code"} or None
-        "sample": all parts are sums over samples (norms count as sqrt(B) each), and the centres move by the mean over
-        their samples; "code": L_tem is a sum over the batch and L_node a mean, a thousand times weaker.
+        "sample": L_node is a sum over the batch as L_tem is, and the centres move by the mean over their samples;
+        "code": L_node is a mean over the batch (public code), a thousand times weaker at 1024. L_batch is the same in
+        both, norms over the batch.
     clusters : {"model", "kmeans"} or None
         The result: argmax of Q, or k-means (20 starts) on the vectors (public code).
-    warmup : float in [0, 1) or None
-        Share of the epochs that go by without L_node; then centres and anchor are taken from the vectors as they are.
-        Paper: 0.
+    start : {"temporal", "static"} or None
+        The graph that the vectors at the start are made of: events and co-contacts
+        (:meth:`graphclust.methods._events.Events.cocontacts`), or events alone, each pair once (paper).
+    geometry : {"cosine", "euclidean"} or None
+        Where clusters are compact: z / ||z||, or z (paper).
     bandwidth : float, "auto" or None
         Squared distance at which the Student-t kernel has fallen to one half; "auto": the mean squared distance of the
         nodes to their centre at the start. Paper: 1.
@@ -116,7 +118,8 @@ class TGC(GraphClusterer):
         "time_unit": [StrOptions({"gap", "span"}), None],
         "balance": [StrOptions({"sample", "code"}), None],
         "clusters": [StrOptions({"model", "kmeans"}), None],
-        "warmup": [Interval(Real, 0, 1, closed="left"), None],
+        "start": [StrOptions({"temporal", "static"}), None],
+        "geometry": [StrOptions({"cosine", "euclidean"}), None],
         "bandwidth": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "collapse_guard": [Interval(Real, 0, 1, closed="left"), None],
         "random_state": ["random_state", np.random.Generator],
@@ -127,8 +130,8 @@ class TGC(GraphClusterer):
         negatives: int = 2, dim: int = 128, lr: float = 0.01, batch_size: int = 1024, order: str = "shuffled",
         windows: int = 1, node_weight: float = 1.0, batch_weight: float = 1.0, kernel: str | None = None,
         attention: str | None = None, time_unit: str | None = None, balance: str | None = None,
-        clusters: str | None = None, warmup: float | None = None, bandwidth: float | str | None = None,
-        collapse_guard: float | None = None, random_state: Any = None,
+        clusters: str | None = None, start: str | None = None, geometry: str | None = None,
+        bandwidth: float | str | None = None, collapse_guard: float | None = None, random_state: Any = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.mode = mode
@@ -147,7 +150,8 @@ class TGC(GraphClusterer):
         self.time_unit = time_unit
         self.balance = balance
         self.clusters = clusters
-        self.warmup = warmup
+        self.start = start
+        self.geometry = geometry
         self.bandwidth = bandwidth
         self.collapse_guard = collapse_guard
         self.random_state = random_state
@@ -166,42 +170,45 @@ class TGC(GraphClusterer):
         checkpoints = Checkpoints(monitor.checkpoint, self._identity(graph.n, graph.m), int(rng.integers(2**63)))
         rng = np.random.default_rng(checkpoints.seed)
         walk_seed, start_seed, self._partial_seed = (int(s) for s in rng.integers(2**31, size=3))
+        events, edges = Events.of(graph, rules.time_unit), equal_windows(graph, self.windows)
         z = np.zeros((graph.n, self.dim), np.float32)
         if checkpoints.state is None:  # else they come from the checkpoint
-            z = normalize(Node2Vec(dim=self.dim, weighted=False).embed(graph.graph(), np.random.default_rng(walk_seed)))
-        table = self._table = Table(z, self.n_clusters, self.windows)
-        events, edges = Events.of(graph, rules.time_unit), equal_windows(graph, self.windows)
+            z = self._vectors(graph, events, rules, np.random.default_rng(walk_seed))
+        table = self._table = Table(z, self.n_clusters, self.windows, rules.geometry == "cosine")
+        if checkpoints.state is None:
+            table.start(start_seed, rules.bandwidth)
         parts = [events.entries(_marked(graph.m, part)) for part in graph.cut(edges)]
-        warmup = int(self.epochs * rules.warmup)
 
         def epoch() -> Epoch:
             number = len(phase.history)
             window, since = divmod(number, self.epochs)
             if window and not since:
                 table.close_window(window - 1, events.node[parts[window - 1]])
-            if number == warmup:
-                table.start(start_seed, rules.bandwidth)
-            losses = one_pass(table, events, parts[window], rules, optimiser, phase.generator, number >= warmup)
-            shown = number >= warmup and rules.clusters == "model"
-            return Epoch(losses, table.assign().argmax(1) if shown else None)
+            losses = one_pass(table, events, parts[window], rules, optimiser, phase.generator)
+            return Epoch(losses, table.assign().argmax(1) if rules.clusters == "model" else None)
 
         optimiser = torch.optim.SGD([table.centres], lr=self.lr)
         phase = Phase("training", self.epochs * self.windows, table, optimiser, torch_generator(rng), epoch)
         guards: list[StopRule] = [CollapseGuard(rules.collapse_guard)] if rules.collapse_guard else []
         train(phase, monitor, checkpoints, guards)
-        if not self.epochs:
-            table.start(start_seed, rules.bandwidth)
         table.close_window(self.windows - 1, events.node[parts[-1]])
         if rules.clusters == "model":
             table.order_by_size()
             labels, q = table.assign().argmax(1).numpy(), table.assign().numpy()
         else:
-            labels, q = kmeans_labels(table.z.numpy(), self.n_clusters, start_seed, 20), None
+            labels, q = kmeans_labels(table.position(table.z).numpy(), self.n_clusters, start_seed, 20), None
         self._stream = graph
         return Clustering(
             labels, table.z.numpy().copy(), q, phase.history, {"stopped": phase.stopped or "last"},
             table.window_labels.numpy() if follows else None, edges if follows else None,
         )
+
+    def _vectors(self, stream: Stream, events: Events, rules: Rules, rng: np.random.Generator) -> np.ndarray:
+        """The vectors at the start, (n, dim) float32, rows of length 1."""
+        if rules.start == "static":
+            return Node2Vec(dim=self.dim, weighted=False).embed(stream.graph(), rng)
+        contacts = from_adjacency(stream.graph().adjacency + events.cocontacts())
+        return Node2Vec(dim=self.dim).embed(contacts, rng)
 
     def partial_fit(self, data: Any, *, epochs: int | None = None) -> Self:
         """Go on training with new events; clusters keep their ids.
@@ -227,7 +234,7 @@ class TGC(GraphClusterer):
         fresh = events.entries(torch.from_numpy(new))
 
         def epoch() -> Epoch:
-            return Epoch(one_pass(table, events, fresh, rules, optimiser, phase.generator, True))
+            return Epoch(one_pass(table, events, fresh, rules, optimiser, phase.generator))
 
         optimiser = torch.optim.SGD([table.centres], lr=self.lr)
         rng = np.random.default_rng((self._partial_seed, stream.m))
