@@ -96,3 +96,16 @@ def test_only_those_that_say_so_adapt():
     assert adapting == {"hierarchical"} and not make_algorithm("hierarchical", {"finetune_epochs": 0}).adapts
     inside = {"inner": "hierarchical", "inner_settings": {"finetune_epochs": 2}}
     assert make_algorithm("fedcollab", inside).adapts and not make_algorithm("fedcollab").adapts
+
+
+def test_a_mixture_is_measured_with_all_its_groups():
+    config = settings("fedem", settings={"n_groups": 2, "restarts": 1}, rounds=4)
+    flower = Flower(config, unseen=NEWCOMERS)
+    result = flower.run()
+    for trial, row in enumerate(result.unseen):
+        w = result.unseen_weights[trial]
+        if not row["undetermined"]:
+            cohort = flower.participants[6 + trial // len(TRIALS)].with_shots(4, ALL, 0)
+            everything = {name: t[None] for name, t in models(result.state).items()}
+            expected = cohort.evaluate(everything, w[None], hard=False)
+            assert (w > 0).all() and row["loss"] == pytest.approx(float(expected["loss"]), abs=1e-6)
