@@ -46,7 +46,8 @@ class TrainedFederation:
             "model": self.model.config.model_dump(mode="json"),
             "input_shape": list(self.model.input_shape), "n_classes": self.model.n_classes,
         }
-        save_tensors(folder, self.state, description)
+        # two entries of a state may be one tensor, which the file format refuses
+        save_tensors(folder, {name: t.clone() for name, t in self.state.items()}, description)
 
     @classmethod
     def load(cls, folder: Path) -> TrainedFederation:

@@ -11,7 +11,7 @@ from fedclust.data.client import Split
 from fedclust.participant import ALL
 from fedclust.trained import TrainedFederation
 from tests.fedclust.flower import Flower, settings
-from tests.fedclust.loop import MODEL, TRAINING, blobs, concepts
+from tests.fedclust.loop import MODEL, TRAINING, Loop, blobs, concepts
 
 # many test samples and few labelled ones: fine-tuning shows
 NEWCOMERS = [replace(c, id=f"new{i}", test=blobs(f"many{i}", 400, i)) for i, c in enumerate(concepts(2, 2))]
@@ -109,3 +109,13 @@ def test_a_mixture_is_measured_with_all_its_groups():
             everything = {name: t[None] for name, t in models(result.state).items()}
             expected = cohort.evaluate(everything, w[None], hard=False)
             assert (w > 0).all() and row["loss"] == pytest.approx(float(expected["loss"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"trial_rounds": 2}, {"prune": 0.2, "restarts": 1}])
+def test_a_state_whose_entries_are_one_tensor_is_saved(changes, tmp_path):
+    algorithm = make_algorithm("fedrc", {"n_groups": 2, **changes}, TRAINING)
+    state = Loop(algorithm, concepts()).run(2)
+    assert state["omega"].data_ptr() == state["weights"].data_ptr(), "the case that this is about"
+    TrainedFederation("fedrc", algorithm, MODEL, state, 0).save(tmp_path)
+    held = TrainedFederation.load(tmp_path)
+    assert torch.equal(held.state["weights"], state["weights"]) and torch.equal(held.state["omega"], state["omega"])
