@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
+
+# Pairs that met less than this are left out: mutual information overrates what is rare, and they are half of the pairs.
+LEAST = 1.0
+# Rows shorter than this share of the longest are noise of the factorisation.
+SEEN = 1e-4
 
 
 def random_walks(
@@ -84,14 +88,17 @@ def factorise(counts: sp.csr_array, dim: int, seed: int) -> np.ndarray:
     log(#(i,j) #total / (#(i) #(j))) is what skip-gram with one negative sample factorises (Levy and Goldberg, NeurIPS
     2014, equation 11; for walks: NetMF, arXiv 1710.02971); negative values count as 0, which keeps the matrix sparse.
     U S and not U sqrt(S): the angles are then those between the rows of the matrix itself. Columns that the matrix is
-    too small for are 0, and so is the row of a node that meets none.
+    too small for are 0, and so is the row of a node that meets none, or of which the dim leading directions see nothing
+    (small components).
     """
     entries = counts.tocoo()
     i, j = entries.coords
     marginal = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     information = np.log(entries.data * marginal.sum() / (marginal[i] * marginal[j]))
-    keep = information > 0
+    keep = (information > 0) & (entries.data >= LEAST)
     matrix = sp.csr_array((information[keep].astype(np.float32), (i[keep], j[keep])), shape=counts.shape)
-    u, s, _ = randomized_svd(matrix, min(dim, matrix.shape[0]), random_state=seed)
-    z = normalize(u * s).astype(np.float32)
-    return np.pad(z, ((0, 0), (0, dim - z.shape[1])))
+    u, s, _ = randomized_svd(matrix, min(dim, matrix.shape[0]), n_iter=3, random_state=seed)
+    z = u * s
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    z = np.where(length > SEEN * length.max(initial=0), z / np.maximum(length, np.finfo(z.dtype).tiny), 0)
+    return np.pad(z, ((0, 0), (0, dim - z.shape[1]))).astype(np.float32)

@@ -27,7 +27,7 @@ class Node2Vec(GraphClusterer):
     dim : int, default 128
     walks : int, default 10
         Walks from each node.
-    walk_length : int, default 40
+    walk_length : int, default 20
         Nodes of a walk; paper: 80.
     window : int, default 10
     p, q : float, default 1
@@ -58,7 +58,7 @@ class Node2Vec(GraphClusterer):
     }
 
     def __init__(
-        self, n_clusters: int | None = None, *, dim: int = 128, walks: int = 10, walk_length: int = 40,
+        self, n_clusters: int | None = None, *, dim: int = 128, walks: int = 10, walk_length: int = 20,
         window: int = 10, p: float = 1.0, q: float = 1.0, weighted: bool = True, n_init: int = 20,
         random_state: Any = None,
     ) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -204,11 +205,12 @@ class TGC(GraphClusterer):
         )
 
     def _vectors(self, stream: Stream, events: Events, rules: Rules, rng: np.random.Generator) -> np.ndarray:
-        """The vectors at the start, (n, dim) float32, rows of length 1."""
-        if rules.start == "static":
-            return Node2Vec(dim=self.dim, weighted=False).embed(stream.graph(), rng)
-        contacts = from_adjacency(stream.graph().adjacency + events.cocontacts())
-        return Node2Vec(dim=self.dim).embed(contacts, rng)
+        """The vectors at the start, (n, dim) float32, rows of length 1; at random for a node that has none."""
+        graph, make = stream.graph(), Node2Vec(dim=self.dim, weighted=rules.start == "temporal")
+        if rules.start == "temporal":
+            graph = from_adjacency(graph.adjacency + events.cocontacts())
+        z = make.embed(graph, rng)
+        return np.where(z.any(axis=1, keepdims=True), z, normalize(rng.standard_normal(z.shape))).astype(np.float32)
 
     def partial_fit(self, data: Any, *, epochs: int | None = None) -> Self:
         """Go on training with new events; clusters keep their ids.
