@@ -35,6 +35,7 @@ class Rules:
     balance: str
     clusters: str
     start: str
+    dim: int
     geometry: str
     bandwidth: float | str
     collapse_guard: float

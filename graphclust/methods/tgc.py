@@ -25,11 +25,11 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "model",
-        "start": "temporal", "geometry": "cosine", "bandwidth": "auto", "collapse_guard": 0.5,
+        "start": "temporal", "dim": 16, "geometry": "cosine", "bandwidth": "auto", "collapse_guard": 0.5,
     },
     "faithful": {
         "kernel": "growth", "attention": "padded", "time_unit": "span", "balance": "code", "clusters": "kmeans",
-        "start": "static", "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
+        "start": "static", "dim": 128, "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
     },
 }
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
@@ -51,13 +51,14 @@ class TGC(GraphClusterer):
     ----------
     n_clusters : int
     mode : {"default", "faithful"}
-    epochs : int, default 20
+    epochs : int, default 10
         Passes over all events; paper: 50 to 200.
     hist_len : int, default 1
         H, how many of the nodes that s met last count.
     negatives : int, default 2
         N.
-    dim : int, default 128
+    dim : int or None
+        Of the vectors; 16, or 128 (paper).
     lr : float, default 0.01
         Step size of SGD, for each sample (public code: for the sum over a batch, which is the same).
     batch_size : int, default 1024
@@ -107,7 +108,7 @@ class TGC(GraphClusterer):
         "epochs": [Interval(Integral, 0, None, closed="left")],
         "hist_len": [Interval(Integral, 1, None, closed="left")],
         "negatives": [Interval(Integral, 1, None, closed="left")],
-        "dim": [Interval(Integral, 1, None, closed="left")],
+        "dim": [Interval(Integral, 1, None, closed="left"), None],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "order": [StrOptions({"shuffled", "chronological"})],
@@ -127,8 +128,8 @@ class TGC(GraphClusterer):
     }
 
     def __init__(
-        self, n_clusters: int | None = None, *, mode: str = "default", epochs: int = 20, hist_len: int = 1,
-        negatives: int = 2, dim: int = 128, lr: float = 0.01, batch_size: int = 1024, order: str = "shuffled",
+        self, n_clusters: int | None = None, *, mode: str = "default", epochs: int = 10, hist_len: int = 1,
+        negatives: int = 2, dim: int | None = None, lr: float = 0.01, batch_size: int = 1024, order: str = "shuffled",
         windows: int = 1, node_weight: float = 1.0, batch_weight: float = 1.0, kernel: str | None = None,
         attention: str | None = None, time_unit: str | None = None, balance: str | None = None,
         clusters: str | None = None, start: str | None = None, geometry: str | None = None,
@@ -172,7 +173,7 @@ class TGC(GraphClusterer):
         rng = np.random.default_rng(checkpoints.seed)
         walk_seed, start_seed, self._partial_seed = (int(s) for s in rng.integers(2**31, size=3))
         events, edges = Events.of(graph, rules.time_unit), equal_windows(graph, self.windows)
-        z = np.zeros((graph.n, self.dim), np.float32)
+        z = np.zeros((graph.n, rules.dim), np.float32)
         if checkpoints.state is None:  # else they come from the checkpoint
             z = self._vectors(graph, events, rules, np.random.default_rng(walk_seed))
         table = self._table = Table(z, self.n_clusters, self.windows, rules.geometry == "cosine")
@@ -206,7 +207,7 @@ class TGC(GraphClusterer):
 
     def _vectors(self, stream: Stream, events: Events, rules: Rules, rng: np.random.Generator) -> np.ndarray:
         """The vectors at the start, (n, dim) float32, rows of length 1; at random for a node that has none."""
-        graph, make = stream.graph(), Node2Vec(dim=self.dim, weighted=rules.start == "temporal")
+        graph, make = stream.graph(), Node2Vec(dim=rules.dim, weighted=rules.start == "temporal")
         if rules.start == "temporal":
             graph = from_adjacency(graph.adjacency + events.cocontacts())
         z = make.embed(graph, rng)
