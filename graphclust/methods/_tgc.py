@@ -64,7 +64,7 @@ class Table(nn.Module):
         super().__init__()
         self.cosine = cosine
         self.register_buffer("z", torch.from_numpy(z))
-        self.register_buffer("anchor", self.z.clone())
+        self.register_buffer("anchor", self.position(self.z).clone())
         self.register_buffer("delta", torch.ones(len(z), 1))
         self.register_buffer("bandwidth", torch.ones(()))
         self.register_buffer("window_labels", torch.full((windows, len(z)), -1))
@@ -74,24 +74,24 @@ class Table(nn.Module):
         """u, (..., dim)."""
         return normalize(z, dim=-1) if self.cosine else z
 
-    def soft(self, z: Tensor) -> Tensor:
-        """q of the vectors ``z`` (B, dim), (B, K)."""
-        return soft_assignment(self.position(z), self.position(self.centres), self.bandwidth)
+    def soft_at(self, u: Tensor) -> Tensor:
+        """q of the positions ``u`` (B, dim), (B, K)."""
+        return soft_assignment(u, self.position(self.centres), self.bandwidth)
 
     @torch.no_grad()
     def assign(self) -> Tensor:
         """q of all nodes, (n, K)."""
-        return self.soft(self.z)
+        return self.soft_at(self.position(self.z))
 
     @torch.no_grad()
     def start(self, seed: int, bandwidth: float | str) -> None:
-        """Centres by k-means on u (20 starts), and z as it is now as the anchor of the target distribution."""
+        """Centres by k-means on u (20 starts), and u as it is now as the anchor of the target distribution."""
         z = self.position(self.z).numpy()
         limit = max(KMEANS_LIMIT, 20 * len(self.centres))
         fit = z if len(z) <= limit else z[np.random.default_rng(seed).choice(len(z), limit, replace=False)]
         model = KMeans(len(self.centres), n_init=20, random_state=seed).fit(fit)
         self.centres.copy_(torch.from_numpy(model.cluster_centers_))
-        self.anchor.copy_(self.z)
+        self.anchor.copy_(self.position(self.z))
         spread = model.inertia_ / len(fit)
         self.bandwidth.fill_((spread if spread > 0 else 1.0) if bandwidth == "auto" else bandwidth)
 
@@ -99,7 +99,7 @@ class Table(nn.Module):
         """Write down the clusters of the nodes ``active`` as those of this window, and begin the next from here."""
         nodes = active.unique()
         self.window_labels[window, nodes] = self.assign().argmax(1)[nodes]
-        self.anchor.copy_(self.z)
+        self.anchor.copy_(self.position(self.z))
 
     @torch.no_grad()
     def grown(self, stream: Stream) -> Table:
@@ -138,7 +138,8 @@ def one_pass(
     if rules.order == "shuffled":
         entries = entries[torch.randperm(len(entries), generator=generator)]
     total = torch.zeros(3, dtype=torch.float64)
-    for batch in entries.split(rules.batch_size):
+    # no entries would be split into one batch of none
+    for batch in entries.split(rules.batch_size) if len(entries) else ():
         total += _step(table, events, batch, rules, optimiser, generator)
     temporal, node, reconstruction = (total / max(1, len(entries))).tolist()
     return {"loss": temporal + node + reconstruction, "temporal": temporal, "node": node,
@@ -177,14 +178,15 @@ def _step(
     )
     reconstruction = rules.batch_weight * norms
     z = g[:, 0].clone().requires_grad_()
-    q = table.soft(z)
-    p = target_distribution(table.soft(embedding(source, table.anchor)))
+    q = table.soft_at(table.position(z))
+    p = target_distribution(table.soft_at(embedding(source, table.anchor)))
     node = rules.node_weight * kl_divergence(p, q) * (1 if code else b)
     optimiser.zero_grad()
     (temporal + node + reconstruction).backward()
-    _add_rows(table.z, rows, _through_products(g, product.grad, squared.grad, -rules.lr))
+    change = _through_products(g, product.grad, squared.grad, -rules.lr)
+    change[:, 0] -= rules.lr * z.grad
+    _add_rows(table.z, rows, change)
     _add_rows(table.delta, source, -rules.lr * delta.grad)
-    _add_rows(table.z, source, -rules.lr * z.grad)
     if not code and table.centres.grad is not None:
         table.centres.grad /= q.detach().sum(0).clamp_min(1)[:, None]
     optimiser.step()
