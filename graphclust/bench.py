@@ -135,8 +135,9 @@ def check_data(config: BenchConfig) -> None:
     """Load every data set once, so that a wrong name, path or checksum is refused before any run starts."""
     for ref in config.data:
         data = load(ref)
-        if isinstance(config.n_clusters, int) and config.n_clusters > data.num_nodes:
-            raise InputError(f"n_clusters = {config.n_clusters}; it must be <= n, and {ref} has {data.num_nodes} nodes")
+        n = data.n_nodes if "n_nodes" in data else data.num_nodes  # PyG's streams forget nodes without events
+        if isinstance(config.n_clusters, int) and config.n_clusters > n:
+            raise InputError(f"n_clusters = {config.n_clusters}; it must be <= n, and {ref} has {n} nodes")
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class AutoencoderClusterer(GraphClusterer):
         self.device_ = resolve_device(self.device)
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        checkpoints = Checkpoints(monitor.checkpoint, self._key(graph), int(rng.integers(2**63)))
+        checkpoints = Checkpoints(monitor.checkpoint, self._identity(graph.n, graph.adjacency.nnz, graph.x.shape[1]), int(rng.integers(2**63)))
         rng = np.random.default_rng(checkpoints.seed)
         svd_seed, start_seed = (int(s) for s in rng.integers(2**31, size=2))
         initial, shuffle, training = (torch_generator(rng) for _ in range(3))
@@ -196,9 +196,3 @@ class AutoencoderClusterer(GraphClusterer):
         ).to(new.device_)
         new._ensemble.load_state_dict(weights)
         return new
-
-    def _key(self, graph: Graph) -> str:
-        params = self.get_params(deep=False)
-        if not isinstance(self.random_state, Integral):  # then the checkpoint's own seed counts
-            params["random_state"] = None
-        return json.dumps([self.name, params, graph.n, graph.adjacency.nnz, graph.x.shape[1]], default=str)
