@@ -1,0 +1,349 @@
+"""TGC: the samples it is trained on, what it finds, windows, new events, resumption, awkward input."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from sklearn.metrics import adjusted_rand_score
+from torch_geometric.data import TemporalData
+
+from graphclust.data import load
+from graphclust.graph import InputError
+from graphclust.methods import get_method
+from graphclust.methods import tgc as module
+from graphclust.methods._events import LEAST, Events
+from graphclust.methods.tgc import TGC
+from graphclust.stream import Stream, as_stream, build_stream
+from graphclust.training import Checkpoints, DivergenceError
+from tests.graphclust.test_deep import Killed, Resuming
+
+SESSIONS = "sessions:n=100,k=2,sessions=4,events=8"
+DRIFTING = "drifting:n=90,k=3,windows=4,events=24,move=0.1,mixing=0.05"
+small = partial(TGC, 2, dim=8, epochs=4, random_state=0)
+
+
+@st.composite
+def streams(draw) -> Stream:
+    """Few nodes and few times: repeated events, ties, all at one time, nodes without any event."""
+    n = draw(st.integers(2, 6))
+    pair = st.tuples(st.integers(0, n - 1), st.integers(0, n - 1), st.integers(0, 3))
+    events = [*draw(st.lists(pair, max_size=25)), (0, 1, draw(st.integers(0, 3)))]
+    src, dst, time = np.array(events).T
+    return build_stream(src, dst, time.astype(float), n)
+
+
+def meetings(stream: Stream, node: int) -> list[tuple[int, int, float]]:
+    """(event, other node, time) of one node, in the order of the events."""
+    rows = enumerate(zip(stream.src.tolist(), stream.dst.tolist(), stream.time.tolist(), strict=True))
+    return [(e, t if s == node else s, time) for e, (s, t, time) in rows if node in (s, t)]
+
+
+@given(streams(), st.sampled_from(["span", "gap"]))
+@settings(max_examples=60, deadline=None)
+def test_every_event_is_an_entry_of_both_ends(stream, unit):
+    events = Events.of(stream, unit)
+    expected = [(v, t, e, time) for v in range(stream.n) for e, t, time in meetings(stream, v)]
+    assert len(events) == len(expected) == 2 * stream.m
+    assert list(zip(events.node.tolist(), events.other.tolist(), events.event.tolist(), strict=True)) == [
+        row[:3] for row in expected
+    ]
+    gaps = [b[3] - a[3] for a, b in pairwise(expected) if a[0] == b[0] and b[3] > a[3]]
+    span = stream.time[-1] - stream.time[0]
+    scale = span if unit == "span" or not gaps else float(np.median(gaps))
+    want = [(row[3] - stream.time[0]) / scale if scale else 0 for row in expected]
+    np.testing.assert_allclose(events.time.numpy(), want, rtol=1e-6)
+
+
+@given(streams(), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_the_history_is_what_the_node_met_before_latest_first(stream, length):
+    events = Events.of(stream, "gap")
+    found, exists = events.history(torch.arange(len(events)), length)
+    for entry in range(len(events)):
+        node, event = int(events.node[entry]), int(events.event[entry])
+        before = [(e, t) for e, t, _ in meetings(stream, node) if e < event][::-1][:length]
+        assert exists[entry].tolist() == [h < len(before) for h in range(length)]
+        for h, (e, t) in enumerate(before):
+            at = found[entry, h]
+            assert (int(events.event[at]), int(events.other[at]), int(events.node[at])) == (e, t, node)
+
+
+@given(streams(), st.data())
+@settings(max_examples=40, deadline=None)
+def test_entries_of_chosen_events_come_in_the_order_of_time(stream, data):
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=stream.m, max_size=stream.m)))
+    events = Events.of(stream, "span")
+    found = events.entries(torch.from_numpy(chosen))
+    assert events.event[found].tolist() == np.repeat(np.flatnonzero(chosen), 2).tolist()
+    for e, pair in zip(np.flatnonzero(chosen), found.reshape(-1, 2), strict=True):
+        assert set(events.node[pair].tolist()) == {stream.src[e], stream.dst[e]}
+
+
+@given(streams())
+@settings(max_examples=60, deadline=None)
+def test_cocontacts_join_those_who_are_met_in_turn(stream):
+    events = Events.of(stream, "gap")
+    expected = np.zeros((stream.n, stream.n))
+    for v in range(stream.n):
+        times = events.time[events.node == v].tolist()
+        met = [t for _, t, _ in meetings(stream, v)]
+        for i in range(len(met) - 1):
+            weight = np.exp(times[i] - times[i + 1])
+            if met[i] != met[i + 1] and weight > LEAST:
+                expected[met[i], met[i + 1]] += weight
+                expected[met[i + 1], met[i]] += weight
+    np.testing.assert_allclose(events.cocontacts().toarray(), expected, rtol=1e-5)
+
+
+def test_cocontacts_far_apart_are_no_edges():
+    # node 0 meets 1, 2, then 3 much later: the median gap is 1
+    stream = build_stream(np.zeros(6, int), np.array([1, 2, 1, 2, 1, 3]), np.array([0, 1, 2, 3, 4, 40.0]))
+    assert events_pairs(stream) == {(1, 2)}
+
+
+def events_pairs(stream: Stream) -> set[tuple[int, int]]:
+    i, j = Events.of(stream, "gap").cocontacts().nonzero()
+    return {(int(a), int(b)) for a, b in zip(i, j, strict=True) if a < b}
+
+
+def test_negatives_are_drawn_by_degree_to_the_three_quarters():
+    degrees = np.array([1, 2, 8, 0, 32, 5])  # node 3 has no event; node 6 meets all others
+    src = np.repeat(np.arange(6), degrees)
+    stream = build_stream(src, np.full(len(src), 6), np.arange(len(src)) * 1.0, 8)
+    drawn = Events.of(stream, "span").negatives(20_000, 3, torch.Generator().manual_seed(0))
+    assert drawn.shape == (20_000, 3)
+    counts = np.bincount(drawn.ravel(), minlength=8)
+    assert counts[3] == counts[7] == 0
+    weight = np.append(degrees, [degrees.sum(), 0]) ** 0.75
+    busy = weight > 0
+    assert chisquare(counts[busy], 60_000 * weight[busy] / weight.sum()).pvalue > 1e-3
+    assert chisquare(counts[busy], 60_000 * weight[busy] ** (4 / 3) / (weight ** (4 / 3)).sum()).pvalue < 1e-9
+
+
+@pytest.fixture(scope="module")
+def sessions() -> tuple[Stream, np.ndarray]:
+    data = load(SESSIONS)
+    return as_stream(data), data.y.numpy()
+
+
+@pytest.fixture(scope="module")
+def found(sessions) -> TGC:
+    return TGC(2, random_state=0, epochs=4).fit(sessions[0])
+
+
+def test_communities_that_only_timing_shows_are_found_and_by_no_static_method(sessions, found):
+    stream, y = sessions
+    assert adjusted_rand_score(y, found.labels_) >= 0.9
+    for static in (get_method("spectral")(2, random_state=0), get_method("leiden")(random_state=0)):
+        assert adjusted_rand_score(y, static.fit(stream).labels_) <= 0.1
+
+
+def test_the_order_of_time_is_as_good(sessions, found):
+    stream, y = sessions
+    ordered = TGC(2, random_state=0, epochs=4, order="chronological").fit(stream)
+    assert adjusted_rand_score(y, ordered.labels_) >= 0.9
+    assert np.abs(ordered.embedding_ - found.embedding_).max() > 1e-4
+
+
+def test_a_seed_decides_everything(sessions):
+    stream, _ = sessions
+    first, again, other = (small(random_state=seed).fit(stream) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.embedding_, again.embedding_)
+    np.testing.assert_array_equal(first.labels_, again.labels_)
+    assert np.abs(first.embedding_ - other.embedding_).max() > 1e-2
+    assert first.history_ == again.history_ and [h["epoch"] for h in first.history_] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(first.soft_assignment_.argmax(1), first.labels_)
+
+
+def test_true_labels_change_nothing(sessions, found):
+    stream, y = sessions
+    src, dst, t = map(torch.from_numpy, (stream.src, stream.dst, stream.time))
+    data = TemporalData(src=src, dst=dst, t=t, y=torch.from_numpy(y[::-1].copy()))
+    np.testing.assert_array_equal(TGC(2, random_state=0, epochs=4).fit(data, y).embedding_, found.embedding_)
+
+
+@pytest.mark.parametrize("mode", ["default", "faithful"])
+def test_raw_seconds_and_scaled_times_are_the_same(sessions, mode):
+    stream, _ = sessions
+    fits = [
+        small(mode=mode).fit((stream.src, stream.dst, time)).labels_
+        for time in (stream.time, stream.unit_time(), 1_385_982_020 + np.round(stream.time * 3600, 3))
+    ]
+    for labels in fits[1:]:
+        assert adjusted_rand_score(fits[0], labels) == 1
+
+
+def test_an_option_overrides_what_the_mode_says(sessions):
+    stream, _ = sessions
+    faithful = small(mode="faithful").fit(stream)
+    assert faithful.soft_assignment_ is None, "its clusters are those of k-means"
+    default = {**module.MODES["default"], "dim": 8}
+    spelled, default = (small(mode=mode, **default).fit(stream) for mode in ("faithful", "default"))
+    np.testing.assert_array_equal(spelled.embedding_, default.embedding_)
+    assert np.abs(faithful.embedding_ - default.embedding_).max() > 1e-2
+
+
+@pytest.fixture(scope="module")
+def drifting() -> tuple[Stream, np.ndarray]:
+    data = load(DRIFTING)
+    return as_stream(data), data.y_windows.numpy()
+
+
+def test_windows_follow_communities_that_change(drifting):
+    stream, truth = drifting
+    model = TGC(3, windows=4, epochs=5, dim=16, random_state=0).fit(stream)
+    np.testing.assert_allclose(model.window_edges_, np.linspace(stream.time[0], stream.time[-1], 5))
+    windows, overall = [], []
+    for planted, row in zip(truth, model.window_labels_, strict=True):
+        seen = (planted >= 0) & (row >= 0)
+        assert seen.mean() > 0.95
+        windows.append(adjusted_rand_score(planted[seen], row[seen]))
+        overall.append(adjusted_rand_score(planted[seen], model.labels_[seen]))
+    assert min(windows) > 0.45 and np.mean(windows) > 0.65
+    assert windows[0] > overall[0] + 0.15, "one partition for all windows is not the first one"
+    last = model.window_labels_[-1]
+    assert (last == model.labels_)[last >= 0].all(), "an id means the same cluster in the windows and in the end"
+    assert len(model.history_) == 20
+
+
+def test_windows_without_events_are_empty():
+    src, dst = np.array([0, 1, 2, 0, 3, 4]), np.array([1, 2, 0, 3, 4, 5])
+    gap = small(windows=4).fit((src, dst, np.array([0.0, 0, 0, 10, 10, 10])))
+    assert [set(np.flatnonzero(row >= 0)) for row in gap.window_labels_] == [{0, 1, 2}, set(), set(), {0, 3, 4, 5}]
+    at_once = small(windows=3).fit((src, dst, np.full(6, 3.0)))
+    assert [(row >= 0).sum() for row in at_once.window_labels_] == [0, 0, 6]
+
+
+def test_windows_need_clusters_that_live_on(drifting):
+    with pytest.raises(InputError, match="windows > 1 with clusters = 'kmeans'"):
+        small(windows=2, clusters="kmeans").fit(drifting[0])
+
+
+@pytest.fixture
+def every_epoch_is_written(monkeypatch):
+    monkeypatch.setattr(Checkpoints.__init__, "__defaults__", (0.0,))
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "faithful"}, {"windows": 3}, {"order": "chronological"}], ids=str)
+def test_killed_and_resumed_equals_uninterrupted(options, drifting, tmp_path, every_epoch_is_written):
+    stream, _ = drifting
+    make = partial(TGC, 3, dim=8, epochs=4, **options)
+    whole = make(random_state=0).fit(stream)
+    for step in range(1, 4 * options.get("windows", 1), 3):
+        file = tmp_path / f"{step}.pt"
+        with pytest.raises(KeyboardInterrupt):
+            make(random_state=0).fit(stream, monitor=Killed(file, "training", step))
+        watch = Resuming(file)
+        again = make(random_state=0).fit(stream, monitor=watch)
+        assert watch.seen[0] == ("training", step)
+        np.testing.assert_array_equal(again.labels_, whole.labels_)
+        np.testing.assert_array_equal(again.embedding_, whole.embedding_)
+        np.testing.assert_array_equal(again.window_labels_, whole.window_labels_)
+        assert again.history_ == whole.history_
+    with pytest.raises(InputError, match="other parameters or data"):
+        make(random_state=0, hist_len=2).fit(stream, monitor=Resuming(file))
+
+
+def test_a_resumed_model_takes_new_events_as_if_it_had_not_been_killed(sessions, tmp_path, every_epoch_is_written):
+    stream, _ = sessions
+    old, new = stream.between(0, stream.m - 500), stream.between(stream.m - 500, stream.m)
+    with pytest.raises(KeyboardInterrupt):
+        small().fit(old, monitor=Killed(tmp_path / "c", "training", 2))
+    again = small().fit(old, monitor=Resuming(tmp_path / "c"))
+    whole = small().fit(old)
+    np.testing.assert_array_equal(again.partial_fit(new).embedding_, whole.partial_fit(new).embedding_)
+
+
+@pytest.mark.parametrize("mode", ["default", "faithful"])
+def test_new_events_out_of_order_and_with_new_nodes(sessions, mode):
+    """Held back: a random third of the events, from all over the time, and every event of ten nodes."""
+    stream, _ = sessions
+    rng = np.random.default_rng(0)
+    late = (rng.random(stream.m) < 1 / 3) | (np.maximum(stream.src, stream.dst) >= 90)
+    order = rng.permutation(np.flatnonzero(late))
+    model = small(mode=mode).fit(tuple(part[~late] for part in (stream.src, stream.dst, stream.time)))
+    before, passes = model.labels_.copy(), len(model.history_)
+    assert len(before) == 90
+    model.partial_fit(tuple(part[order] for part in (stream.src, stream.dst, stream.time)), epochs=3)
+    assert model.labels_.shape == (100,) and model.embedding_.shape == (100, 8)
+    assert np.isfinite(model.embedding_).all() and len(model.history_) == passes + 3
+    assert (model.labels_[:90] == before).mean() > 0.75, "clusters keep their ids"
+    np.testing.assert_array_equal(model._stream.time, stream.time)
+    assert Counter(zip(model._stream.src, model._stream.dst, strict=True)) == Counter(
+        zip(stream.src, stream.dst, strict=True)
+    )
+    if mode == "default":
+        np.testing.assert_array_equal(model.soft_assignment_.argmax(1), model.labels_)
+
+
+def test_new_events_complete_what_the_first_half_told(sessions):
+    stream, y = sessions
+    model = TGC(2, dim=16, epochs=4, random_state=0).fit(stream.between(0, stream.m // 2))
+    first = adjusted_rand_score(y, model.labels_)
+    model.partial_fit(stream.between(stream.m // 2, stream.m), epochs=10)
+    assert adjusted_rand_score(y, model.labels_) > max(0.9, first)
+
+
+def named(events: list[tuple[str, str, float]]) -> Stream:
+    names = sorted({v for s, t, _ in events for v in (s, t)})
+    src, dst = ([names.index(event[end]) for event in events] for end in (0, 1))
+    return build_stream(np.array(src), np.array(dst), np.array([t for *_, t in events]), node_ids=np.array(names))
+
+
+def test_new_events_are_matched_by_node_id():
+    old = named([("bob", "cat", 1), ("cat", "dan", 2), ("dan", "bob", 3), ("eve", "fay", 1), ("fay", "gil", 2)])
+    model = small().fit(old)
+    # "ann" is new and met by bob and cat; within its own stream she is node 0, and bob is not
+    model.partial_fit(named([("cat", "ann", 5), ("ann", "bob", 4)]), epochs=0)
+    assert model._stream.node_ids.tolist() == ["bob", "cat", "dan", "eve", "fay", "gil", "ann"]
+    np.testing.assert_allclose(model.embedding_[6], model.embedding_[[0, 1]].mean(0), atol=1e-6)
+    assert model.labels_.shape == (7,) and model._stream.src[-2:].tolist() == [6, 1]
+    with pytest.raises(InputError, match="node ids and the other has none"):
+        model.partial_fit((np.array([0]), np.array([1]), np.array([9.0])))
+    with pytest.raises(InputError, match="times must be finite"):
+        model.partial_fit(build_stream(np.array([0]), np.array([1]), np.array([np.nan])))
+
+
+def test_a_step_size_that_diverges_is_an_error_and_no_labels(sessions):
+    model = small(lr=1e4)
+    with pytest.raises(DivergenceError, match="lower lr"):
+        model.fit(sessions[0])
+    assert not hasattr(model, "labels_")
+
+
+@pytest.mark.parametrize("mode", ["default", "faithful"])
+@pytest.mark.parametrize("n", [2, 6])
+def test_one_event(n, mode):
+    data = build_stream(np.array([0]), np.array([1]), np.array([5.0]), n)
+    model = small(mode=mode, hist_len=3).fit(data)
+    assert model.labels_.shape == (n,) and np.isfinite(model.embedding_).all()
+
+
+def test_all_events_at_one_time(sessions):
+    stream, _ = sessions
+    for mode in module.MODES:
+        model = small(mode=mode).fit((stream.src, stream.dst, np.full(stream.m, 7.0)))
+        assert np.isfinite(model.embedding_).all() and model.n_clusters_ == 2
+
+
+def test_impossible_input_is_refused():
+    events = (np.array([0, 1]), np.array([1, 2]))
+    with pytest.raises(InputError, match="n_clusters = 4"):
+        TGC(4).fit((*events, np.array([0.0, 1.0])))
+    with pytest.raises(InputError, match="n_clusters"):
+        TGC().fit((*events, np.array([0.0, 1.0])))
+    for wrong in (-1.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="times must be finite numbers >= 0"):
+            TGC(2).fit((*events, np.array([0.0, wrong])))
+    with pytest.raises(InputError, match="stream is empty"):
+        TGC(2).fit((np.array([], int), np.array([], int), np.array([])))
+    with pytest.raises(InputError, match=r"node id 9; with n = 3"):
+        TGC(2).fit(build_stream(np.array([0, 9]), np.array([1, 2]), np.array([0.0, 1.0]), 3))
