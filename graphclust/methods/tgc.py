@@ -25,11 +25,11 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "model",
-        "start": "temporal", "dim": 16, "geometry": "cosine", "bandwidth": "auto", "collapse_guard": 0.5,
+        "start": "temporal", "node_weight": 0.1, "dim": 16, "geometry": "cosine", "bandwidth": "auto", "collapse_guard": 0.5,
     },
     "faithful": {
         "kernel": "growth", "attention": "padded", "time_unit": "span", "balance": "code", "clusters": "kmeans",
-        "start": "static", "dim": 128, "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
+        "start": "static", "node_weight": 1.0, "dim": 128, "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
     },
 }
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
@@ -68,8 +68,10 @@ class TGC(GraphClusterer):
     windows : int, default 1
         Above 1 the time is cut into that many windows of equal duration, and the model goes through them one after the
         other, with ``epochs`` passes over each; ``window_labels_`` then tells the clusters after each one.
-    node_weight, batch_weight : float, default 1
-        w_node, w_batch.
+    node_weight : float or None
+        w_node; 0.1 where L_node is a sum over samples, which at 1 holds nodes to the clusters they began in. Paper: 1.
+    batch_weight : float, default 1
+        w_batch.
     kernel : {"decay", "growth"} or None
         exp(-delta |tau - tau_h|), delta >= 0, or exp(+delta |tau - tau_h|) (public code).
     attention : {"masked", "padded"} or None
@@ -113,7 +115,7 @@ class TGC(GraphClusterer):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "order": [StrOptions({"shuffled", "chronological"})],
         "windows": [Interval(Integral, 1, None, closed="left")],
-        "node_weight": [Interval(Real, 0, None, closed="left")],
+        "node_weight": [Interval(Real, 0, None, closed="left"), None],
         "batch_weight": [Interval(Real, 0, None, closed="left")],
         "kernel": [StrOptions({"decay", "growth"}), None],
         "attention": [StrOptions({"masked", "padded"}), None],
@@ -130,7 +132,7 @@ class TGC(GraphClusterer):
     def __init__(
         self, n_clusters: int | None = None, *, mode: str = "default", epochs: int = 10, hist_len: int = 1,
         negatives: int = 2, dim: int | None = None, lr: float = 0.01, batch_size: int = 1024, order: str = "shuffled",
-        windows: int = 1, node_weight: float = 1.0, batch_weight: float = 1.0, kernel: str | None = None,
+        windows: int = 1, node_weight: float | None = None, batch_weight: float = 1.0, kernel: str | None = None,
         attention: str | None = None, time_unit: str | None = None, balance: str | None = None,
         clusters: str | None = None, start: str | None = None, geometry: str | None = None,
         bandwidth: float | str | None = None, collapse_guard: float | None = None, random_state: Any = None,
@@ -160,7 +162,7 @@ class TGC(GraphClusterer):
 
     def _rules(self) -> Rules:
         """The options with every None filled in from ``mode``."""
-        names = ("hist_len", "negatives", "lr", "batch_size", "order", "node_weight", "batch_weight")
+        names = ("hist_len", "negatives", "lr", "batch_size", "order", "batch_weight")
         given = {name: getattr(self, name) for name in (*names, *MODES[self.mode])}
         return Rules(**given | {name: value for name, value in MODES[self.mode].items() if given[name] is None})
 
