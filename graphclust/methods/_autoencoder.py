@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -67,7 +66,8 @@ class AutoencoderClusterer(GraphClusterer):
         self.device_ = resolve_device(self.device)
 
     def _cluster(self, graph: Graph, rng: np.random.Generator, monitor: Monitor) -> Clustering:
-        checkpoints = Checkpoints(monitor.checkpoint, self._identity(graph.n, graph.adjacency.nnz, graph.x.shape[1]), int(rng.integers(2**63)))
+        key = self._identity(graph.n, graph.adjacency.nnz, graph.x.shape[1])
+        checkpoints = Checkpoints(monitor.checkpoint, key, int(rng.integers(2**63)))
         rng = np.random.default_rng(checkpoints.seed)
         svd_seed, start_seed = (int(s) for s in rng.integers(2**31, size=2))
         initial, shuffle, training = (torch_generator(rng) for _ in range(3))

@@ -25,11 +25,13 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "model",
-        "start": "temporal", "node_weight": 0.1, "dim": 16, "geometry": "cosine", "bandwidth": "auto", "collapse_guard": 0.5,
+        "start": "temporal", "node_weight": 0.1, "dim": 16, "geometry": "cosine", "bandwidth": "auto",
+        "collapse_guard": 0.5,
     },
     "faithful": {
         "kernel": "growth", "attention": "padded", "time_unit": "span", "balance": "code", "clusters": "kmeans",
-        "start": "static", "node_weight": 1.0, "dim": 128, "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
+        "start": "static", "node_weight": 1.0, "dim": 128, "geometry": "euclidean", "bandwidth": 1.0,
+        "collapse_guard": 0.0,
     },
 }
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
