@@ -43,7 +43,7 @@ def supervised(stream: Stream, y: np.ndarray) -> tuple[float, float]:
 
 
 def same_class(stream: Stream, y: np.ndarray) -> dict[str, float]:
-    """Share of same-class pairs among successive contacts, by the time between them, and among contacts at any times."""
+    """Share of same-class pairs among successive contacts, by the time between them, and among any contacts."""
     events = Events.of(stream, "gap")
     node, other, time = events.node.numpy(), events.other.numpy(), events.time.numpy()
     follows = node[1:] == node[:-1]
