@@ -63,8 +63,8 @@ def settings(method: str, data: str) -> dict[str, Any]:
 
 def run_ours(data: str, method: str, epochs: int) -> dict[str, float]:
     """Fit the package's method."""
+    from graphclust.coerce import as_graph
     from graphclust.data import load
-    from graphclust.graph import as_graph
     from graphclust.methods import get_method
 
     loaded, clock = load(data), Clock()
@@ -80,8 +80,8 @@ def run_yardstick(data: str, method: str, epochs: int) -> dict[str, float]:
     from sklearn.cluster import KMeans
     from torch import nn
 
+    from graphclust.coerce import as_graph
     from graphclust.data import load
-    from graphclust.graph import as_graph
 
     loaded, c = load(data), settings(method, data)
     graph = as_graph(loaded)

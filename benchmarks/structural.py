@@ -22,10 +22,11 @@ import pandas as pd
 from scipy.sparse.linalg import eigsh
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.coerce import as_graph
 from graphclust.communities.partition import Quality, split_disconnected
 from graphclust.communities.with_igraph import to_igraph
 from graphclust.data import load
-from graphclust.graph import Graph, as_graph
+from graphclust.graph import Graph
 from graphclust.methods import get_method
 from graphclust.methods._eigen import regularised_adjacency
 

@@ -63,9 +63,9 @@ def prepare(stream: Any, k: int, mode: str) -> tuple[Any, ...]:
 
 def run_ours(mode: str) -> dict[str, float]:
     """Samples a second of the package, the median of some passes, and the loss over the first."""
+    from graphclust.coerce import as_stream
     from graphclust.data import load
     from graphclust.methods._tgc import one_pass
-    from graphclust.stream import as_stream
 
     data = load(PATENT)
     parts, _ = prepare(as_stream(data), int(data.k), mode)
@@ -83,8 +83,8 @@ def run_yardstick(mode: str) -> dict[str, float]:
     from sklearn.cluster import KMeans
     from torch.utils.data import DataLoader, Dataset
 
+    from graphclust.coerce import as_stream
     from graphclust.data import load
-    from graphclust.stream import as_stream
 
     data = load(PATENT)
     stream, rng = as_stream(data), np.random.default_rng(0)
@@ -155,9 +155,9 @@ def run_sampler(ref: str) -> dict[str, float]:
     """MB that the samples of a stream take: their arrays, and the peak of NumPy while these are made."""
     import torch
 
+    from graphclust.coerce import as_stream
     from graphclust.data import load
     from graphclust.methods._events import Events
-    from graphclust.stream import as_stream
 
     stream = as_stream(load(ref))
     tracemalloc.start()
@@ -169,9 +169,9 @@ def run_sampler(ref: str) -> dict[str, float]:
 
 def run_fit(mode: str) -> dict[str, float]:
     """A whole fit, from events to labels, of a stream as large as school."""
+    from graphclust.coerce import as_stream
     from graphclust.data import load
     from graphclust.methods.tgc import TGC
-    from graphclust.stream import as_stream
 
     data = load(SCHOOL)
     stream = as_stream(data).between(0, SCHOOL_EVENTS)
@@ -182,9 +182,9 @@ def run_fit(mode: str) -> dict[str, float]:
 
 def run_scaling(events: str) -> dict[str, float]:
     """Index and one pass, default mode."""
+    from graphclust.coerce import as_stream
     from graphclust.data import load
     from graphclust.methods._tgc import one_pass
-    from graphclust.stream import as_stream
 
     data = load(f"sessions:n={int(events) // EVENTS_PER_NODE},k=4,sessions=5,events=10")
     parts, index = prepare(as_stream(data), 4, "default")

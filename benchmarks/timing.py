@@ -20,11 +20,12 @@ from rich.table import Table
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from graphclust.coerce import as_stream
 from graphclust.data import load
 from graphclust.methods._events import Events
 from graphclust.methods.tgc import TGC
 from graphclust.metrics import evaluate
-from graphclust.stream import Stream, as_stream, build_stream
+from graphclust.stream import Stream, build_stream
 
 BINS = 20
 

@@ -69,9 +69,9 @@ def run(
 ) -> None:
     """Cluster one graph with one method; writes labels, metrics and the complete config into one folder."""
     from graphclust.bench import load_setting
+    from graphclust.coerce import as_graph
     from graphclust.console import FitBar, bars
     from graphclust.data import load
-    from graphclust.graph import as_graph
     from graphclust.runs.execute import execute
     from graphclust.runs.export import export_labels
     from graphclust.runs.record import RunRecord
@@ -231,8 +231,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Every metric of a partition that you have already, wherever it came from."""
+    from graphclust.coerce import as_graph
     from graphclust.data import load
-    from graphclust.graph import as_graph
     from graphclust.metrics import evaluate as metrics_of
     from graphclust.runs.export import read_labels
 
@@ -255,11 +255,11 @@ def scan(
     as_json: Json = False,
 ) -> None:
     """Leiden over a grid of resolutions: how many clusters, how stable, and which resolution to take."""
+    from graphclust.coerce import as_graph
     from graphclust.communities.scan import draw
     from graphclust.communities.scan import scan as scan_resolutions
     from graphclust.console import FitBar, bars
     from graphclust.data import load
-    from graphclust.graph import as_graph
 
     graph = as_graph(load(data))
     grid = _numbers(resolutions)

@@ -1,4 +1,4 @@
-"""The one graph that every method works on, and the coercion of whatever the user holds into it."""
+"""The one graph that every method works on."""
 
 from __future__ import annotations
 
@@ -165,78 +165,4 @@ def check_ids(node_ids: Any, n: int) -> np.ndarray | None:
     ids = np.asarray(node_ids)
     if len(ids) != n:
         raise InputError(f"{len(ids)} node ids for n = {n} nodes; there must be one per node")
-    return ids
-
-
-def as_graph(data: Any) -> Graph:
-    """Coerce ``data`` to a :class:`Graph`.
-
-    Parameters
-    ----------
-    data : Graph, torch_geometric Data, networkx or igraph graph, scipy sparse (n, n), or ``(x, edge_index)``; of a
-        Stream or a TemporalData, the aggregated graph (:meth:`graphclust.stream.Stream.graph`)
-        Of a Data object ``x``, ``edge_index``, ``edge_weight`` (or a one-column ``edge_attr``) and ``node_id``
-        are read; labels never are. Networkx and igraph graphs use the edge attribute ``weight`` if there is one.
-
-    Raises
-    ------
-    InputError
-        Any other type, and whatever :func:`build_graph` refuses.
-    """
-    from graphclust.stream import as_stream, is_temporal  # a stream is built on graphs, not the other way round
-
-    if isinstance(data, Graph):
-        return data
-    if sp.issparse(data):
-        return from_adjacency(data)
-    if is_temporal(data):
-        return as_stream(data).graph()
-    if hasattr(data, "edge_index") and hasattr(data, "num_nodes"):
-        return _from_pyg(data)
-    package = type(data).__module__.partition(".")[0]
-    if package == "networkx":
-        import networkx as nx
-
-        if data.number_of_nodes() == 0:
-            raise InputError("the graph is empty: n = 0 nodes; at least one node is needed")
-        return from_adjacency(nx.to_scipy_sparse_array(data, format="csr"), node_ids=_plain_ids(list(data.nodes)))
-    if package == "igraph":
-        ids = data.vs["name"] if "name" in data.vs.attributes() else None
-        weights = data.es["weight"] if "weight" in data.es.attributes() else None
-        pairs = np.asarray(data.get_edgelist(), dtype=np.int64).reshape(-1, 2)
-        return build_graph(pairs.T, data.vcount(), weights, node_ids=ids)
-    if isinstance(data, tuple) and len(data) == 2:
-        x, edge_index = data
-        if hasattr(edge_index, "detach"):
-            edge_index = edge_index.detach().cpu().numpy()
-        return build_graph(edge_index, len(x) if not sp.issparse(x) else x.shape[0], x=x)
-    raise InputError(
-        f"data is a {type(data).__name__}; give a torch_geometric Data, a networkx or igraph graph, a scipy sparse "
-        "adjacency matrix or a pair (x, edge_index)"
-    )
-
-
-def _from_pyg(data: Any) -> Graph:
-    weights = getattr(data, "edge_weight", None)
-    attr = getattr(data, "edge_attr", None)
-    if weights is None and attr is not None and (attr.ndim == 1 or attr.shape[1] == 1):
-        weights = attr
-    if data.edge_index is None:
-        edge_index = np.empty((2, 0), dtype=np.int64)
-    else:
-        edge_index = data.edge_index.detach().cpu().numpy()
-    return build_graph(
-        edge_index,
-        int(data.num_nodes or 0),
-        None if weights is None else weights.detach().cpu().numpy(),
-        getattr(data, "x", None),
-        getattr(data, "node_id", None),
-    )
-
-
-def _plain_ids(nodes: list[Any]) -> np.ndarray | None:
-    if nodes == list(range(len(nodes))):
-        return None
-    ids = np.empty(len(nodes), dtype=object)
-    ids[:] = nodes
     return ids

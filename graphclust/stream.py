@@ -1,4 +1,4 @@
-"""The one stream of events that every temporal method works on, and the coercion of whatever the user holds into it."""
+"""The one stream of events that every temporal method works on."""
 
 from __future__ import annotations
 
@@ -151,35 +151,3 @@ def build_stream(
         n, src[keep].astype(np.int64), dst[keep].astype(np.int64), time[keep], check_features(x, n),
         check_ids(node_ids, n),
     )
-
-
-def as_stream(data: Any) -> Stream:
-    """Coerce ``data`` to a :class:`Stream`.
-
-    Parameters
-    ----------
-    data : Stream, torch_geometric TemporalData, or ``(src, dst, t)``
-        Of a TemporalData ``src``, ``dst``, ``t``, ``n_nodes``, ``x`` and ``node_id`` are read; labels never are.
-
-    Raises
-    ------
-    InputError
-        Any other type, and whatever :func:`build_stream` refuses.
-    """
-    if isinstance(data, Stream):
-        return data
-    if is_temporal(data):
-        src, dst, time = (part.detach().cpu().numpy() for part in (data.src, data.dst, data.t))
-        n = int(data.n_nodes) if "n_nodes" in data else None
-        return build_stream(src, dst, time, n, getattr(data, "x", None), getattr(data, "node_id", None))
-    if isinstance(data, tuple) and len(data) == 3:
-        return build_stream(*(part.detach().cpu().numpy() if hasattr(part, "detach") else part for part in data))
-    raise InputError(
-        f"data is a {type(data).__name__} without times; a temporal method needs a torch_geometric TemporalData or "
-        "(src, dst, t); of a text file name the column of the times, as in FILE.csv:time=2"
-    )
-
-
-def is_temporal(data: Any) -> bool:
-    """True of a :class:`Stream` and of torch_geometric's TemporalData."""
-    return isinstance(data, Stream) or all(hasattr(data, part) for part in ("src", "dst", "t"))

@@ -12,7 +12,8 @@ from scipy.sparse import csr_array
 from fedclust.data.deal import apportion
 from fedclust.data.partition import Cut
 from fedclust.data.settings import Settings, stream
-from graphclust.graph import Graph, InputError, as_graph
+from graphclust.coerce import as_graph
+from graphclust.graph import Graph, InputError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

@@ -17,11 +17,11 @@ import scipy.sparse as sp
 from torch_geometric.data import Data, TemporalData
 
 from graphclust.atomic import write_atomic
+from graphclust.coerce import is_temporal
 from graphclust.data.files import suffix
 from graphclust.data.npz import write_npz
 from graphclust.data.summary import counts
 from graphclust.graph import InputError
-from graphclust.stream import is_temporal
 
 
 def save(data: Data | TemporalData, path: Path) -> tuple[str, list[str]]:

@@ -8,8 +8,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from torch_geometric.data import Data, TemporalData
 
-from graphclust.graph import as_graph
-from graphclust.stream import is_temporal
+from graphclust.coerce import as_graph, is_temporal
 
 
 def counts(data: Data | TemporalData) -> dict[str, int]:

@@ -12,8 +12,9 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from graphclust.coerce import as_graph
 from graphclust.encoders import MLP, Autoencoder, load_tensors, save_tensors
-from graphclust.graph import Graph, InputError, as_graph
+from graphclust.graph import Graph, InputError
 from graphclust.methods._features import Features, FeatureTransform
 from graphclust.methods._network import ClusterNetwork, Ensemble, kmeans_labels, reconstruction_epoch
 from graphclust.methods.base import Clustering, GraphClusterer, by_size
@@ -147,7 +148,7 @@ class AutoencoderClusterer(GraphClusterer):
 
         Parameters
         ----------
-        data : whatever :func:`graphclust.graph.as_graph` takes, with the features that ``fit`` saw
+        data : whatever :func:`graphclust.coerce.as_graph` takes, with the features that ``fit`` saw
 
         Raises
         ------

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils._param_validation import InvalidParameterError
 
-from graphclust.graph import InputError, as_graph
+from graphclust.coerce import as_graph, as_stream
+from graphclust.graph import InputError
 from graphclust.monitor import Monitor, Silent
-from graphclust.stream import as_stream
 
 
 @dataclass
@@ -84,8 +84,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        data : whatever :func:`graphclust.graph.as_graph` takes; for a temporal method what
-            :func:`graphclust.stream.as_stream` takes
+        data : whatever :func:`graphclust.coerce.as_graph` takes; for a temporal method what
+            :func:`graphclust.coerce.as_stream` takes
         y : ignored, as scikit-learn's clusterers do
         monitor : watcher of the training, optional
 

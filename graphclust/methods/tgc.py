@@ -12,6 +12,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from graphclust.coerce import as_stream
 from graphclust.graph import InputError, from_adjacency
 from graphclust.methods._events import Events
 from graphclust.methods._network import kmeans_labels
@@ -19,7 +20,7 @@ from graphclust.methods._tgc import Rules, Table, one_pass
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.methods.node2vec import Node2Vec
 from graphclust.monitor import Monitor, Silent
-from graphclust.stream import Stream, as_stream, equal_windows
+from graphclust.stream import Stream, equal_windows
 from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRule, torch_generator, train
 
 MODES: dict[str, dict[str, Any]] = {

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from graphclust.coerce import as_graph, as_stream, is_temporal
 from graphclust.data import load
-from graphclust.graph import InputError, as_graph
+from graphclust.graph import InputError
 from graphclust.methods import get_method
 from graphclust.metrics import Windows, evaluate
 from graphclust.metrics.temporal import at_windows
@@ -20,7 +21,7 @@ from graphclust.monitor import Monitor, Silent
 from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.store import RunDir, save_array
-from graphclust.stream import Stream, as_stream, is_temporal
+from graphclust.stream import Stream
 
 # those that can change a result
 PACKAGES = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")

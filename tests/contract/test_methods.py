@@ -11,7 +11,8 @@ from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data, TemporalData
 
-from graphclust.graph import Graph, InputError, as_graph, from_adjacency
+from graphclust.coerce import as_graph
+from graphclust.graph import Graph, InputError, from_adjacency
 from graphclust.methods import get_method, method_names
 from graphclust.stream import Stream, build_stream
 from tests.conftest import planted_graph

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch_geometric.data import TemporalData
 
+from graphclust.coerce import as_stream
 from graphclust.graph import InputError
 from graphclust.methods import get_method, method_names
-from graphclust.stream import Stream, as_stream, build_stream
+from graphclust.stream import Stream, build_stream
 from tests.contract.test_methods import STATIC, TAKES_K, check_result, make, stream_of
 
 TEMPORAL = [m for m in method_names() if get_method(m).temporal]

@@ -18,10 +18,11 @@ from fedclust.data.spec import FederationSpec, HeldBack
 from fedclust.models import Model, ModelConfig
 from fedclust.node_clusters import cluster_nodes, node_metrics, save_encoders
 from fedclust.task import Cohort, Training, scgc, stream
+from graphclust.coerce import as_graph
 from graphclust.data import load as load_graph
 from graphclust.data.npz import write_npz
 from graphclust.encoders import Autoencoder
-from graphclust.graph import InputError, as_graph
+from graphclust.graph import InputError
 from graphclust.losses import Pairs, neighbour_contrast
 from graphclust.methods import get_method
 from graphclust.propagation import influence

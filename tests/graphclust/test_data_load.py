@@ -7,9 +7,10 @@ import torch_geometric.datasets
 from sklearn.datasets import load_digits
 from sklearn.metrics import pairwise_distances
 
+from graphclust.coerce import as_graph
 from graphclust.data import CATALOGUE, data_names, load, parse_ref
 from graphclust.data.catalogue import describe
-from graphclust.graph import InputError, as_graph
+from graphclust.graph import InputError
 
 
 @pytest.fixture(autouse=True)

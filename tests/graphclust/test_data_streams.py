@@ -12,14 +12,14 @@ from torch_geometric.data import Data, TemporalData
 from typer.testing import CliRunner
 
 from graphclust.cli import app
+from graphclust.coerce import as_graph, as_stream
 from graphclust.data import CATALOGUE, load
 from graphclust.data.catalogue import local_copy
 from graphclust.data.cli import app as data_app
 from graphclust.data.convert import save
 from graphclust.data.events import build_events
 from graphclust.data.summary import summarise
-from graphclust.graph import InputError, as_graph
-from graphclust.stream import as_stream
+from graphclust.graph import InputError
 
 
 @pytest.fixture(autouse=True)

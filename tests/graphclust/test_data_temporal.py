@@ -10,10 +10,10 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import TemporalData
 
+from graphclust.coerce import as_graph, as_stream
 from graphclust.data import CATALOGUE, load
-from graphclust.graph import Graph, InputError, as_graph
+from graphclust.graph import Graph, InputError
 from graphclust.methods import get_method
-from graphclust.stream import as_stream
 
 
 def ari(data, labels) -> float:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-from graphclust.graph import InputError, as_graph, build_graph, from_adjacency
+from graphclust.coerce import as_graph
+from graphclust.graph import InputError, build_graph, from_adjacency
 
 EDGES = np.array([[0, 1, 2, 2], [1, 2, 0, 3]])
 

@@ -12,10 +12,11 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.coerce import as_graph
 from graphclust.communities.partition import Quality, merge_to, n_components, split_disconnected
 from graphclust.communities.scan import draw, scan
 from graphclust.communities.with_igraph import to_igraph
-from graphclust.graph import Graph, InputError, as_graph, from_adjacency
+from graphclust.graph import Graph, InputError, from_adjacency
 from graphclust.methods import get_method
 from tests.conftest import planted_graph
 
@@ -230,7 +231,7 @@ def test_bad_parameters_are_named(karate, params):
 def test_same_seed_same_labels_in_another_process(blocks):
     code = (
         "import networkx as nx, hashlib\n"
-        "from graphclust.graph import as_graph\nfrom graphclust.methods import get_method\n"
+        "from graphclust.coerce import as_graph\nfrom graphclust.methods import get_method\n"
         "g = as_graph(nx.gnp_random_graph(200, .04, seed=2))\n"
         "for m in ('leiden', 'leiden_auto', 'louvain'):\n"
         "    print(hashlib.sha256(get_method(m)(random_state=7).fit(g).labels_.tobytes()).hexdigest())"

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphclust.graph import Graph, InputError, as_graph, build_graph
+from graphclust.coerce import as_graph
+from graphclust.graph import Graph, InputError, build_graph
 from graphclust.metrics import METRICS, Windows, evaluate, metric_names, structure
 
 

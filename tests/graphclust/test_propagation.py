@@ -7,7 +7,8 @@ import scipy.sparse as sp
 from scipy.stats import norm
 from sklearn.metrics import adjusted_rand_score
 
-from graphclust.graph import Graph, InputError, as_graph, from_adjacency
+from graphclust.coerce import as_graph
+from graphclust.graph import Graph, InputError, from_adjacency
 from graphclust.methods import get_method
 from graphclust.methods._joint import JointModel
 from graphclust.methods.propagation import STEPS, _smoothed, _subspace, _views

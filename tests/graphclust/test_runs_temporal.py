@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import TemporalData
 
+from graphclust.coerce import as_stream
 from graphclust.data import load
 from graphclust.metrics import METRICS
 from graphclust.runs import execute as runner
@@ -16,7 +17,7 @@ from graphclust.runs.record import RunConfig, RunRecord
 from graphclust.runs.report import write_report
 from graphclust.runs.store import RunDir, RunStore
 from graphclust.runs.tables import frame, main_table, windows_table
-from graphclust.stream import Stream, as_stream
+from graphclust.stream import Stream
 
 DATA = "drifting:n=60,k=3,windows=4,events=30,move=0.1,mixing=0.05"
 

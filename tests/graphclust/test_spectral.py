@@ -6,7 +6,8 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
-from graphclust.graph import Graph, InputError, as_graph, from_adjacency
+from graphclust.coerce import as_graph
+from graphclust.graph import Graph, InputError, from_adjacency
 from graphclust.methods import _eigen, get_method
 from graphclust.methods._eigen import (
     bethe_hessian,

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import TemporalData
 
-from graphclust.graph import InputError, as_graph
+from graphclust.coerce import as_graph, as_stream
+from graphclust.graph import InputError
 from graphclust.methods.base import by_size, follow
-from graphclust.stream import as_stream, build_stream, equal_windows
+from graphclust.stream import build_stream, equal_windows
 
 EVENTS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=40

@@ -15,13 +15,14 @@ from scipy.stats import chisquare
 from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import TemporalData
 
+from graphclust.coerce import as_stream
 from graphclust.data import load
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 from graphclust.methods import tgc as module
 from graphclust.methods._events import LEAST, Events
 from graphclust.methods.tgc import TGC
-from graphclust.stream import Stream, as_stream, build_stream
+from graphclust.stream import Stream, build_stream
 from graphclust.training import Checkpoints, DivergenceError
 from tests.graphclust.test_deep import Killed, Resuming
 

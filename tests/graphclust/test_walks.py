@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from scipy.stats import chisquare
 from sklearn.metrics import adjusted_rand_score
 
-from graphclust.graph import InputError, as_graph, from_adjacency
+from graphclust.coerce import as_graph
+from graphclust.graph import InputError, from_adjacency
 from graphclust.methods._walks import LEAST, cooccurrence, factorise, random_walks
 from graphclust.methods.node2vec import Node2Vec
 from graphclust.stream import build_stream
