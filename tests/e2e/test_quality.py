@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
+from graphclust.coerce import as_graph
 from graphclust.data import load
-from graphclust.graph import as_graph
 from graphclust.methods import get_method
 from graphclust.metrics import evaluate
 from graphclust.training import effective_clusters
