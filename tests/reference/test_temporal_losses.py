@@ -201,10 +201,9 @@ def made(stream: Stream, mode: str, **options) -> tuple[Table, Events, Rules, to
     rules = TGC(K, mode=mode, **{"hist_len": 3, "lr": 0.03, "negatives": 2, "batch_size": 1000, **options})._rules()
     rng = np.random.default_rng(1)
     table = Table(rng.normal(size=(stream.n, DIM)).astype(np.float32) * 0.6, K, 1, rules.geometry == "cosine")
-    table.anchor.copy_(torch.from_numpy(rng.normal(size=(stream.n, DIM))))  # else P and Q begin alike
+    table.anchor.copy_(table.position(torch.from_numpy(rng.normal(size=(stream.n, DIM)))))  # else P and Q begin alike
     table.centres.data.copy_(torch.from_numpy(rng.normal(size=(K, DIM))))
     table.delta.copy_(torch.from_numpy(rng.uniform(0, 1.5, (stream.n, 1))))
-    table.delta[1:] = 0  # where a step may lead below 0
     table.bandwidth.fill_(rules.bandwidth if isinstance(rules.bandwidth, float) else 0.7)
     return table, Events.of(stream, rules.time_unit), rules, torch.optim.SGD([table.centres], lr=rules.lr)
 
@@ -227,8 +226,8 @@ def test_steps_equal_autograd_over_the_samples_one_by_one(mode, options):
     # every node's first entry (no history), its second, and some later ones: s is in the batch again and again
     first = events.first[torch.arange(stream.n)]
     batches = [torch.cat((first, first[:-1] + 1, torch.arange(0, len(events), 5))), torch.arange(0, len(events), 7)]
-    for number, batch in enumerate(batches):
-        assert len(events.node[batch].unique()) < len(batch)
+    assert all(len(events.node[batch].unique()) < len(batch) for batch in batches)
+    for number, batch in enumerate([*batches, first[-1:]]):
         negatives = events.negatives(len(batch), rules.negatives, torch.Generator().manual_seed(number)).tolist()
         samples = list(zip(events.event[batch].tolist(), events.node[batch].tolist(), strict=True))
         want = plain.step(samples, negatives)
@@ -238,8 +237,20 @@ def test_steps_equal_autograd_over_the_samples_one_by_one(mode, options):
         for mine, theirs in ((table.z, plain.z), (table.delta[:, 0], plain.delta), (table.centres, plain.mu)):
             torch.testing.assert_close(mine.double(), theirs.detach(), rtol=1e-5, atol=1e-5, check_dtype=False)
     assert (table.z - before).abs().max() > 0.01, "nothing was learnt"
-    if rules.kernel == "decay":
-        assert table.delta.min() == 0
+
+
+def test_a_decay_never_turns_into_growth():
+    stream = small_stream()
+    table, events, rules, optimiser = made(stream, "default", negatives=3)
+    table.z *= 0.1  # all near each other: the negatives gain more from the history than the target does
+    table.delta.fill_(1e-6)
+    plain = Plain(stream, table, rules)
+    batch = torch.arange(len(events))
+    negatives = events.negatives(len(batch), 3, torch.Generator().manual_seed(0)).tolist()
+    plain.step(list(zip(events.event.tolist(), events.node.tolist(), strict=True)), negatives)
+    _step(table, events, batch, rules, optimiser, torch.Generator().manual_seed(0))
+    assert table.delta.min() == 0
+    torch.testing.assert_close(table.delta[:, 0].double(), plain.delta.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_row_that_no_sample_touches_does_not_move():
