@@ -290,7 +290,7 @@ def test_new_events_complete_what_the_first_half_told(sessions):
     model = TGC(2, dim=16, epochs=4, random_state=0).fit(stream.between(0, stream.m // 2))
     first = adjusted_rand_score(y, model.labels_)
     model.partial_fit(stream.between(stream.m // 2, stream.m), epochs=10)
-    assert adjusted_rand_score(y, model.labels_) > max(0.9, first)
+    assert adjusted_rand_score(y, model.labels_) > max(0.8, first)
 
 
 def named(events: list[tuple[str, str, float]]) -> Stream:
