@@ -6,8 +6,6 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.extmath import randomized_svd
 
-# Pairs that met less than this are left out: mutual information overrates what is rare, and they are half of the pairs.
-LEAST = 1.0
 # Rows shorter than this share of the longest are noise of the factorisation.
 SEEN = 1e-4
 
@@ -95,7 +93,7 @@ def factorise(counts: sp.csr_array, dim: int, seed: int) -> np.ndarray:
     i, j = entries.coords
     marginal = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     information = np.log(entries.data * marginal.sum() / (marginal[i] * marginal[j]))
-    keep = (information > 0) & (entries.data >= LEAST)
+    keep = information > 0
     matrix = sp.csr_array((information[keep].astype(np.float32), (i[keep], j[keep])), shape=counts.shape)
     u, s, _ = randomized_svd(matrix, min(dim, matrix.shape[0]), n_iter=3, random_state=seed)
     z = u * s
