@@ -210,9 +210,24 @@ def test_windows_follow_communities_that_change(drifting):
         overall.append(adjusted_rand_score(planted[seen], model.labels_[seen]))
     assert min(windows) > 0.45 and np.mean(windows) > 0.65
     assert windows[0] > overall[0] + 0.15, "one partition for all windows is not the first one"
-    last = model.window_labels_[-1]
-    assert (last == model.labels_)[last >= 0].all(), "an id means the same cluster in the windows and in the end"
     assert len(model.history_) == 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_id_means_the_same_cluster_everywhere(seed, drifting):
+    """In the windows and in the end; and for old nodes after new events, before these are trained on."""
+    stream, _ = drifting
+    model = TGC(3, windows=2, dim=8, epochs=1, random_state=seed).fit(stream)
+    last = model.window_labels_[-1]
+    assert (last == model.labels_)[last >= 0].all()
+    labels, soft, delta, n = model.labels_, model.soft_assignment_, model._table.delta.clone(), stream.n
+    # node n meets an old node, node n + 1 only a new one
+    model.partial_fit((np.array([0, n]), np.array([n, n + 1]), stream.time[-2:]), epochs=0)
+    np.testing.assert_array_equal(model.labels_[:n], labels)
+    np.testing.assert_allclose(model.soft_assignment_[:n], soft, atol=1e-6)
+    np.testing.assert_array_equal(model._table.delta[:n], delta)
+    np.testing.assert_array_equal(model.embedding_[n], model.embedding_[0])
+    assert not model.embedding_[n + 1].any() and model.labels_.shape == (n + 2,)
 
 
 def test_windows_without_events_are_empty():
@@ -303,10 +318,11 @@ def test_new_events_are_matched_by_node_id():
     old = named([("bob", "cat", 1), ("cat", "dan", 2), ("dan", "bob", 3), ("eve", "fay", 1), ("fay", "gil", 2)])
     model = small().fit(old)
     # "ann" is new and met by bob and cat; within its own stream she is node 0, and bob is not
-    model.partial_fit(named([("cat", "ann", 5), ("ann", "bob", 4)]), epochs=0)
-    assert model._stream.node_ids.tolist() == ["bob", "cat", "dan", "eve", "fay", "gil", "ann"]
+    model.partial_fit(named([("cat", "ann", 5), ("ann", "bob", 4), ("zoe", "gil", 3.5)]), epochs=0)
+    assert model._stream.node_ids.tolist() == ["bob", "cat", "dan", "eve", "fay", "gil", "ann", "zoe"]
+    np.testing.assert_allclose(model.embedding_[7], model.embedding_[5], atol=1e-6)
     np.testing.assert_allclose(model.embedding_[6], model.embedding_[[0, 1]].mean(0), atol=1e-6)
-    assert model.labels_.shape == (7,) and model._stream.src[-2:].tolist() == [6, 1]
+    assert model.labels_.shape == (8,) and model._stream.src[-3:].tolist() == [7, 6, 1]
     with pytest.raises(InputError, match="node ids and the other has none"):
         model.partial_fit((np.array([0]), np.array([1]), np.array([9.0])))
     with pytest.raises(InputError, match="times must be finite"):
