@@ -237,7 +237,7 @@ class TGC(GraphClusterer):
         check_is_fitted(self, "_table")
         rules, passes = self._rules(), self.epochs if epochs is None else epochs
         stream, new = self._stream.merge(as_stream(data))
-        table = self._table = self._table.grown(stream)
+        table = self._table.grown(stream)
         events = Events.of(stream, rules.time_unit)
         fresh = events.entries(torch.from_numpy(new))
 
@@ -248,7 +248,7 @@ class TGC(GraphClusterer):
         rng = np.random.default_rng((self._partial_seed, stream.m))
         phase = Phase("partial fit", passes, table, optimiser, torch_generator(rng), epoch)
         train(phase, Silent(), Checkpoints(None, "", 0))
-        z, self._stream = table.z.numpy(), stream
+        z, self._table, self._stream = table.z.numpy(), table, stream
         if rules.clusters == "model":
             self.soft_assignment_ = table.assign().numpy()
             self.labels_ = self.soft_assignment_.argmax(1)

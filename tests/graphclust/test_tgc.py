@@ -336,6 +336,18 @@ def test_a_step_size_that_diverges_is_an_error_and_no_labels(sessions):
     assert not hasattr(model, "labels_")
 
 
+def test_new_events_that_diverge_leave_the_model_as_it_was(sessions):
+    stream, _ = sessions
+    old = stream.between(0, 3000)
+    new = (np.append(stream.src, 100), np.append(stream.dst, 3), np.append(stream.time, 0))
+    model, untouched = small().fit(old), small().fit(old)
+    with pytest.raises(DivergenceError):
+        model.set_params(lr=1e4).partial_fit(new)
+    np.testing.assert_array_equal(model.embedding_, untouched.embedding_)
+    later = [m.set_params(lr=0.01).partial_fit(new, epochs=1).embedding_ for m in (model, untouched)]
+    np.testing.assert_array_equal(*later)
+
+
 @pytest.mark.parametrize("mode", ["default", "faithful"])
 @pytest.mark.parametrize("n", [2, 6])
 def test_one_event(n, mode):
