@@ -191,14 +191,16 @@ class TGC(GraphClusterer):
             window, since = divmod(number, self.epochs)
             if window and not since:
                 table.close_window(window - 1, events.node[parts[window - 1]])
-            losses = one_pass(table, events, parts[window], rules, optimiser, phase.generator)
-            return Epoch(losses, table.assign().argmax(1) if rules.clusters == "model" else None)
+            labels = table.assign().argmax(1) if rules.clusters == "model" else None
+            return Epoch(one_pass(table, events, parts[window], rules, optimiser, phase.generator), labels)
 
         optimiser = torch.optim.SGD([table.centres], lr=self.lr)
         phase = Phase("training", self.epochs * self.windows, table, optimiser, torch_generator(rng), epoch)
         guards: list[StopRule] = [CollapseGuard(rules.collapse_guard)] if rules.collapse_guard else []
         train(phase, monitor, checkpoints, guards)
-        table.close_window(self.windows - 1, events.node[parts[-1]])
+        # the last window, and those that a guard left untrained or took back
+        for window in torch.nonzero((table.window_labels < 0).all(1)).ravel().tolist():
+            table.close_window(window, events.node[parts[window]])
         if rules.clusters == "model":
             table.order_by_size()
             labels, q = table.assign().argmax(1).numpy(), table.assign().numpy()

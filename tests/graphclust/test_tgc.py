@@ -376,3 +376,12 @@ def test_impossible_input_is_refused():
         TGC(2).fit((np.array([], int), np.array([], int), np.array([])))
     with pytest.raises(InputError, match=r"node id 9; with n = 3"):
         TGC(2).fit(build_stream(np.array([0, 9]), np.array([1, 2]), np.array([0.0, 1.0]), 3))
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 2, "collapse_guard": 0.999}])
+def test_every_window_has_the_clusters_of_its_nodes_however_early_training_ends(settings):
+    stream = as_stream(load("drifting:n=100,k=3,windows=4,events=10,seed=0"))
+    model = TGC(3, windows=4, random_state=0, **settings).fit(stream)
+    for row, part in zip(model.window_labels_, stream.windows(model.window_edges_), strict=True):
+        active = np.union1d(part.src, part.dst)
+        assert (row[active] >= 0).all() and (np.delete(row, active) == -1).all()
