@@ -13,10 +13,6 @@ dense n x n matrices, and a second forward pass that carries a gradient for the 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import time
 from itertools import pairwise
@@ -26,6 +22,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import yaml
+from fresh import measure, tell
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "graph"
 COST = [("acm", "scgc_star", 200), ("acm", "pamc", 200), ("usps", "pamc", 10)]
@@ -159,16 +156,6 @@ def run_scaling(edges: int) -> dict[str, float]:
     return clock.result(begin)
 
 
-def measure(*args: Any) -> dict[str, float]:
-    """Run one measurement in a fresh process; its seconds an epoch, CPU seconds and peak memory in MB."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "one", *map(str, args)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def one(args: list[str]) -> None:
     """Inside the fresh process."""
     import torch
@@ -180,7 +167,7 @@ def one(args: list[str]) -> None:
     else:
         data, method, epochs = rest
         result = (run_ours if kind == "ours" else run_yardstick)(data, method, int(epochs))
-    print(json.dumps({**result, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    tell(result)
 
 
 def cost(cases: list[tuple[str, str, int]]) -> None:

@@ -16,16 +16,13 @@ vectors, SGD. Both sides start from random vectors and the same stream.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import time
 import tracemalloc
 from typing import Any
 
 import numpy as np
+from fresh import measure, tell
 
 PATENT = "drifting:n=12000,k=6,windows=1,events=7"
 SCHOOL = "drifting:n=327,k=9,windows=5,events=231"
@@ -196,16 +193,6 @@ def run_scaling(events: str) -> dict[str, float]:
 RUNS = {"ours": run_ours, "yardstick": run_yardstick, "sampler": run_sampler, "fit": run_fit, "scaling": run_scaling}
 
 
-def measure(kind: str, *args: Any) -> dict[str, float]:
-    """Run one measurement in a fresh process; what it found, and the peak memory in MB."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "one", kind, *map(str, args)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def one(args: list[str]) -> None:
     """Inside the fresh process."""
     import torch
@@ -213,7 +200,7 @@ def one(args: list[str]) -> None:
     torch.set_num_threads(1)
     kind, *rest = args
     result = RUNS[kind](*rest)
-    print(json.dumps({**result, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    tell(result)
 
 
 def speed() -> None:
