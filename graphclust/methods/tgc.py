@@ -260,6 +260,7 @@ class TGC(GraphClusterer):
             self.labels_ = KMeans(self.n_clusters_, init=means, n_init=1).fit_predict(z).astype(np.int64)
         self.embedding_, self.history_ = z.copy(), self.history_ + phase.history
         self.n_clusters_ = len(np.unique(self.labels_))
+        self.window_labels_ = self.window_edges_ = None  # of the time before the new events
         return self
 
 

@@ -385,3 +385,11 @@ def test_every_window_has_the_clusters_of_its_nodes_however_early_training_ends(
     for row, part in zip(model.window_labels_, stream.windows(model.window_edges_), strict=True):
         active = np.union1d(part.src, part.dst)
         assert (row[active] >= 0).all() and (np.delete(row, active) == -1).all()
+
+
+def test_windows_end_with_the_stream_they_were_cut_from():
+    stream = as_stream(load("drifting:n=60,k=2,windows=2,events=8,seed=0"))
+    model = TGC(2, windows=2, epochs=1, random_state=0).fit(stream.between(0, stream.m - 50))
+    assert model.window_labels_.shape == (2, stream.n)
+    model.partial_fit(stream.between(stream.m - 50, stream.m), epochs=1)
+    assert model.window_labels_ is None and model.window_edges_ is None
