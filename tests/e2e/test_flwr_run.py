@@ -45,6 +45,12 @@ def left_behind():
     return folders | processes
 
 
+def commands_below(pid):
+    """The programs that a process and its children started; one that ends meanwhile, or nobody reaped, has none."""
+    family = {p.pid for p in psutil.Process(pid).children(recursive=True)}
+    return [p.info["cmdline"][0] for p in psutil.process_iter(["cmdline"]) if p.pid in family and p.info["cmdline"]]
+
+
 @pytest.fixture(scope="module")
 def runs():
     """Every algorithm in one `flwr run`: one start of Ray serves them all."""
@@ -107,8 +113,7 @@ def test_a_run_that_is_terminated_leaves_nothing_behind():
     before = left_behind()
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 120
-    while not any("raylet" in part for p in psutil.Process(process.pid).children(recursive=True)
-                  for part in p.cmdline()[:1]):
+    while not any("raylet" in command for command in commands_below(process.pid)):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.5)
     process.terminate()
