@@ -6,12 +6,9 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,12 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
-import fedclust
 from fedclust.config import FederationConfig
-from fedclust.flwr_compat import environment
 from fedclust.participant import simulated_federation
+from fedclust.processes import end, terminable, variables
 from fedclust.rounds import RunStopped
 from fedclust.state import Checkpoint, FederationResult
 from graphclust.graph import InputError
@@ -84,7 +78,7 @@ def simulate_all(
 @contextmanager
 def private_home() -> Iterator[Path]:
     """A folder for all that Flower and Ray write, removed at the end, also by Ctrl-C and SIGTERM."""
-    with _terminable():
+    with terminable():
         home = Path(tempfile.mkdtemp(prefix="fedclust-"))  # short: the path of Ray's sockets has 107 characters at most
         try:
             yield home
@@ -112,37 +106,18 @@ def flwr_run(
     -------
     the end of Flower's log; Flower's exit code does not tell whether the app ran to its end
     """
-    variables = _variables(home, threads)
-    with _superlink(home, variables) as address:
-        _run(app, home, variables, address, settings, nodes, cpus, look)
+    env = _variables(home, threads)
+    with _superlink(home, env) as address:
+        _run(app, home, env, address, settings, nodes, cpus, look)
     return _tail(home)
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends this block as Ctrl-C does, so that what it started is ended and removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _variables(home: Path, threads: int) -> dict[str, str]:
-    here = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    code = [str(Path(fedclust.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ, **environment(home), "RAY_TMPDIR": str(home), "TMPDIR": str(home),
-        "OMP_NUM_THREADS": str(threads), "PATH": os.pathsep.join(here),
-        "PYTHONPATH": os.pathsep.join(filter(None, code)),
-    }
+    return {**os.environ, **variables(home, threads), "RAY_TMPDIR": str(home), "TMPDIR": str(home)}
 
 
 @contextmanager
-def _superlink(home: Path, variables: dict[str, str]) -> Iterator[str]:
+def _superlink(home: Path, env: dict[str, str]) -> Iterator[str]:
     """A SuperLink of our own on a free port; when the block ends it and all that it started are gone."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -150,7 +125,7 @@ def _superlink(home: Path, variables: dict[str, str]) -> Iterator[str]:
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1",
                "--port", str(port), "--disable-runtime-dependency-installation"]
     with (home / "superlink.log").open("w") as log:
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + START
         while not _healthy(port):
@@ -159,7 +134,7 @@ def _superlink(home: Path, variables: dict[str, str]) -> Iterator[str]:
             time.sleep(0.2)
         yield f"127.0.0.1:{port}"
     finally:
-        _end(process)
+        end(process)
 
 
 def _healthy(port: int) -> bool:
@@ -170,29 +145,7 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its descendants; those that do not go within 10 s are killed."""
-    try:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = []
-    for p in family:
-        _signal(p, "terminate")
-    _, alive = psutil.wait_procs(family, timeout=10)
-    for p in alive:
-        _signal(p, "kill")
-    psutil.wait_procs(alive, timeout=10)
-    process.wait()
-
-
-def _signal(process: psutil.Process, how: str) -> None:
-    try:
-        getattr(process, how)()
-    except psutil.NoSuchProcess:
-        return
-
-
-def _run(app: Path, home: Path, variables: dict[str, str], address: str, settings: Mapping[str, str | int], nodes: int,
+def _run(app: Path, home: Path, env: dict[str, str], address: str, settings: Mapping[str, str | int], nodes: int,
          cpus: int | None, look: Callable[[], None]) -> None:
     """`flwr run`, watched until it ends."""
     (home / "config.toml").write_text(
@@ -205,14 +158,14 @@ def _run(app: Path, home: Path, variables: dict[str, str], address: str, setting
     command = ["flwr", "run", str(app), "own", "--stream", "--federation-config", federation,
                "--run-config", str(home / "run.toml")]
     with (home / "run.log").open("w") as log:
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         while process.poll() is None:
             look()
             time.sleep(0.5)
         look()
     finally:
-        _end(process)
+        end(process)
 
 
 def _results(out: Path, jobs: int, log: str) -> list[FederationResult]:
