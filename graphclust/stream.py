@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from graphclust.graph import Graph, InputError, check_features, check_ids, from_adjacency
@@ -86,6 +85,8 @@ class Stream:
             raise InputError("one of the two streams has node ids and the other has none; give ids to both or neither")
         n, ids, position = max(self.n, new.n), None, np.arange(new.n)
         if self.node_ids is not None and new.node_ids is not None:
+            import pandas as pd  # half a second that others need not wait for
+
             index = pd.Index(self.node_ids)
             position = index.get_indexer(pd.Index(new.node_ids))
             absent = position < 0

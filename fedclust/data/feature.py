@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import scipy.ndimage as ndi
 from pydantic import model_validator
 
 from fedclust.data.deal import Deal
@@ -94,12 +93,24 @@ def _contrast(x: np.ndarray, amount: float, _: np.random.Generator) -> np.ndarra
     return mean + amount * (x - mean)
 
 
+def _blur(x: np.ndarray, amount: float, _: np.random.Generator) -> np.ndarray:
+    from scipy import ndimage  # long to import, and only some federations need it
+
+    return ndimage.gaussian_filter(x, (0, 0, amount, amount))
+
+
+def _rotate(x: np.ndarray, amount: float, _: np.random.Generator) -> np.ndarray:
+    from scipy import ndimage
+
+    return ndimage.rotate(x, amount, axes=(2, 3), reshape=False, order=1)
+
+
 _KINDS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
     "clean": lambda x, a, rng: x,
     "noise": lambda x, a, rng: x + rng.normal(0, a, x.shape),
     "contrast": _contrast,
-    "blur": lambda x, a, rng: ndi.gaussian_filter(x, (0, 0, a, a)),
-    "rotate": lambda x, a, rng: ndi.rotate(x, a, axes=(2, 3), reshape=False, order=1),
+    "blur": _blur,
+    "rotate": _rotate,
     "brightness": lambda x, a, rng: x + a,
     "invert": lambda x, a, rng: 1 - x,
 }
