@@ -60,8 +60,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
     window_labels_, window_edges_ : ndarray of shape (W, n) and (W + 1,), or None
         Of temporal methods that follow clusters over time: the cluster of each node in each window of time (-1: no
         event in it; an id >= n_clusters_: a cluster that ``labels_`` has no more), and the times between the windows.
-    privacy_ : None
-        The privacy spent, for private methods.
+    privacy_ : graphclust.privacy.ledger.Ledger or None
+        The privacy spent, of private methods.
     """
 
     name: ClassVar[str]
@@ -74,6 +74,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
     temporal: ClassVar[bool] = False
     """True when the method reads the times of events: :meth:`_cluster` then gets a Stream, else a Graph (of a stream
     the aggregated one)."""
+    private: ClassVar[bool] = False
+    """True when the method is differentially private: ``random_state`` then voids its guarantee."""
     trains: ClassVar[bool] = False
     """True when the method has epochs, a history and a checkpoint."""
 
@@ -94,10 +96,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         InputError
             Bad data, a parameter outside its rule, ``n_clusters`` above the number of nodes, missing features.
         """
-        try:
-            self._validate_params()
-        except InvalidParameterError as e:
-            raise InputError(str(e)) from e
+        self.check_params()
         graph = as_stream(data) if self.temporal else as_graph(data)
         self._check(graph)
         found = self._cluster(graph, np.random.default_rng(self._seed()), monitor or Silent())
@@ -115,7 +114,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         self.window_edges_ = found.window_edges
         self.history_ = found.history
         self.chosen_ = found.chosen
-        self.privacy_ = None
+        self.privacy_: Any = None
         return self
 
     def fit_predict(self, data: Any, y: Any = None, **kwargs: Any) -> np.ndarray:
@@ -135,6 +134,13 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         if not isinstance(self._seed(), Integral):  # then the checkpoint's own seed counts
             params["random_state"] = None
         return json.dumps([self.name, params, *extent], default=str)
+
+    def check_params(self) -> None:
+        """Refuse parameters outside their rules, before the data is looked at."""
+        try:
+            self._validate_params()
+        except InvalidParameterError as e:
+            raise InputError(str(e)) from e
 
     def _check(self, graph: Any) -> None:
         k = getattr(self, "n_clusters", None)
