@@ -100,8 +100,8 @@ def init(
         ``root`` holds something; names that cannot be; no client or one twice.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root} exists and is not empty; name a folder that is not there yet, or change this kit with "
-                         "fedclust deploy add-client, remove-client or renew")
+        raise InputError(f"{root} exists and is not empty; name a folder that is not there yet, or change this kit "
+                         "with fedclust deploy add-client, remove-client or renew")
     if not clients:
         raise InputError("clients: none; give their names, as in --clients amber,birch,cedar")
     twice = sorted({c for c in clients if clients.count(c) > 1})
@@ -196,7 +196,7 @@ def _count(kit: Kit) -> None:
     file = kit.run / "federation.yaml"
     text, found = re.subn(r"(?m)^(\s*n_clients:\s*)\d+", rf"\g<1>{len(kit.clients)}", file.read_text())
     if not found:
-        raise InputError(f"{file} has no line n_clients; write there that the federation has {len(kit.clients)} clients")
+        raise InputError(f"{file} has no line n_clients; write there that there are {len(kit.clients)} clients")
     write_atomic(file, text)
 
 

@@ -14,8 +14,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Threads = Annotated[int, Field(ge=1)]
 
 NO_SECURE_AGGREGATION = (
-    "secure_aggregation = true: Flower has secure aggregation in its legacy API only, which these apps do not speak, so "
-    "the server sees every client's update; leave it out, and add noise at the clients where that is too much"
+    "secure_aggregation = true: Flower has secure aggregation in its legacy API only, which these apps do not speak, "
+    "so the server sees every client's update; leave it out, and add noise at the clients where that is too much"
 )
 
 

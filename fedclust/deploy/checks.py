@@ -1,0 +1,219 @@
+"""What is checked before a command starts: each check raises InputError with the mend, or tells what it found."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import importlib
+import importlib.metadata
+import json
+import socket
+import ssl
+import stat
+import sys
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from fedclust.deploy.certificates import (
+    check_server,
+    public_line,
+    read_certificate,
+    read_private_key,
+    read_public_key,
+)
+from fedclust.deploy.settings import SuperLinkSettings, SuperNodeSettings, address
+from graphclust.graph import InputError
+
+SOON = 30
+"""Days before its end that a certificate is warned of."""
+WAIT = 5.0
+"""Seconds that the SuperLink may take to answer."""
+
+
+def check_superlink(folder: Path, settings: SuperLinkSettings) -> list[str]:
+    """All that a SuperLink needs; what was found, a line each."""
+    authority, certificate = read_certificate(folder / "ca.crt"), read_certificate(folder / "server.crt")
+    found = [_days(check_server(certificate, authority, "localhost", str(folder / "server.crt")))]
+    _check_private(folder / "server.key")
+    try:
+        key = serialization.load_pem_private_key((folder / "server.key").read_bytes(), None)
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{folder / 'server.key'} is no private key ({e}); mend with: fedclust deploy renew DIR") from e
+    if key.public_key() != certificate.public_key():
+        raise InputError(f"{folder / 'server.key'} does not belong to server.crt; copy both from the kit again, or "
+                         "renew both with: fedclust deploy renew DIR")
+    keys = listed_keys(folder)
+    _check_port(settings.host, settings.port, "SuperLink")
+    found.append(f"keys: {len(keys)} clients listed: {', '.join(keys)}")
+    found.append(f"port {settings.port} of {settings.host} is free")
+    if settings.host not in ("127.0.0.1", "::1", "localhost"):
+        found.append(f"warning: host = {settings.host}: whoever reaches port {settings.port} can start runs, which is "
+                     "to run code on every client; let nginx.conf or nftables.conf of this folder stand before it")
+    return found
+
+
+def listed_keys(folder: Path) -> dict[str, bytes]:
+    """The clients' public keys in a SuperLink's folder; InputError for none, a broken one, or one key twice."""
+    keys = {p.stem: read_public_key(p) for p in sorted((folder / "keys").glob("*.pub"))}
+    if not keys:
+        raise InputError(f"{folder / 'keys'} holds no client's key; add one with: fedclust deploy add-client DIR NAME")
+    owners: dict[bytes, str] = {}
+    for client, key in keys.items():
+        if key in owners:
+            raise InputError(f"clients {owners[key]!r} and {client!r} have one key; every client needs its own: remove "
+                             "one and add it anew")
+        owners[key] = client
+    return keys
+
+
+def check_supernode(folder: Path, settings: SuperNodeSettings, root_certificates: Path) -> list[str]:
+    """All that a SuperNode needs but its data; what was found, a line each."""
+    key = read_private_key(folder / "key") if (folder / "key").is_file() else None
+    if key is None:
+        raise InputError(f"{folder / 'key'} is missing; put the client's private key there (its public half is the "
+                         "server's already), or add the client anew")
+    _check_private(folder / "key")
+    mine = b" ".join(public_line(key).split()[:2])
+    if (folder / "key.pub").is_file() and read_public_key(folder / "key.pub") != mine:
+        raise InputError(f"{folder / 'key.pub'} does not belong to {folder / 'key'}; the server would refuse this "
+                         "client: copy both from one kit")
+    found = ["key: private"]
+    # in the operator's own kit the server's list lies beside
+    lists = folder.absolute().parents[1] / "superlink"
+    if (lists / "keys").is_dir():
+        if mine not in listed_keys(lists).values():
+            raise InputError(f"the key of {settings.client!r} is not listed in {lists / 'keys'}; the server would "
+                             f"refuse it: copy {folder / 'key.pub'} there as {settings.client}.pub, and register it")
+        found.append("key: listed at the server")
+    _check_port("127.0.0.1", settings.port, "SuperNode")
+    found.append(f"port {settings.port} of 127.0.0.1 is free")
+    return [*found, *check_server_side(settings.superlink, root_certificates)]
+
+
+def check_server_side(superlink: str, root_certificates: Path, *, needed: bool = False) -> list[str]:
+    """Who answers at ``superlink``: its certificate, its version of Flower.
+
+    Parameters
+    ----------
+    superlink : host:port
+    root_certificates : the authority
+    needed : nobody there is an error, and not only told
+
+    Raises
+    ------
+    InputError
+        A certificate that is not for this name, has expired, or is another authority's; no TLS; another version.
+    """
+    host, port = address(superlink)
+    authority = read_certificate(root_certificates)
+    try:
+        theirs = _version(host, port, root_certificates)
+    except ssl.SSLCertVerificationError as e:
+        presented = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, port), timeout=WAIT).encode())
+        check_server(presented, authority, host, f"of {superlink}")
+        raise InputError(f"the certificate of {superlink} is refused: {e.verify_message}; take ca.crt from the kit "
+                         "that the server's certificate comes from") from e
+    except ssl.SSLError as e:
+        raise InputError(f"{superlink} does not speak TLS ({e.reason}); start it with fedclust deploy superlink, which "
+                         "does, and mind the port") from e
+    except OSError as e:
+        told = f"nobody answers at {superlink} ({e.strerror or e})"
+        if needed:
+            raise InputError(f"{told}; start the SuperLink, and mind address and firewall") from e
+        return [f"note: {told}; the SuperNode tries until somebody does"]
+    mine = importlib.metadata.version("flwr")
+    if theirs is None:
+        return [f"note: {superlink} does not tell its version of Flower; here it is {mine}"]
+    if theirs.split(".")[:2] != mine.split(".")[:2]:
+        raise InputError(f"Flower is {mine} here and {theirs} at {superlink}; install the same major and minor version "
+                         f"on both sides: pip install 'flwr=={theirs}'")
+    return [f"server: {superlink} answers over TLS, its certificate is good, Flower {theirs} there and {mine} here"]
+
+
+def check_data(data: str, folder: Path) -> tuple[str, str]:
+    """What ``--data`` names, as the SuperNode passes it on, and what was found there.
+
+    Parameters
+    ----------
+    data : folder of npz and csv files, module:function, or scenario:NAME:CLIENT
+    folder : of the SuperNode, where modules are looked for first
+    """
+    kind, colon, rest = data.partition(":")
+    if colon and kind == "scenario":
+        if not all(rest.rpartition(":")[::2]):
+            raise InputError(f"data = {data!r} is not of the form scenario:NAME:CLIENT; as in "
+                             "scenario:digits-3shift:client-0000")
+        return data, f"data: client {rest.rpartition(':')[2]} of the scenario {rest.rpartition(':')[0]}, for a trial"
+    if colon and not Path(data).exists():
+        return data, _check_function(kind, rest, folder)
+    return str(Path(data).expanduser().absolute()), _check_folder(Path(data).expanduser())
+
+
+def _check_function(module: str, name: str, folder: Path) -> str:
+    before = sys.path[:]
+    sys.path.insert(0, str(folder.absolute()))
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as e:
+        raise InputError(f"data = {module + ':' + name!r}: the module cannot be imported ({e}); put {module}.py into "
+                         f"{folder}, or install it where fedclust is") from e
+    finally:
+        sys.path[:] = before
+    if not callable(function):
+        raise InputError(f"data = {module + ':' + name!r}: {module} has no function {name!r}")
+    return f"data: {module}:{name} is there"
+
+
+def _check_folder(folder: Path) -> str:
+    from fedclust.data.folder import client_files, read_samples
+
+    if not folder.is_dir():
+        raise InputError(f"data = {str(folder)!r} is no folder; give one of .npz and .csv files, or module:function")
+    if not any(p.suffix in (".npz", ".csv") for p in folder.iterdir()):
+        raise InputError(f"data = {str(folder)!r} holds no .npz and no .csv file; put labelled samples there")
+    files = client_files(folder)
+    n = sum(len(read_samples(file)[1]) for file in files)
+    return f"data: {n} labelled samples in {len(files)} files of {folder}"
+
+
+def _check_private(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0
+    if mode & 0o077:
+        raise InputError(f"{path} can be read by others (mode {mode:03o}); run: chmod 600 {path} - and if others may "
+                         "have read it, make a new one")
+
+
+def _check_port(host: str, port: int, what: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError as e:
+            if e.errno == errno.EADDRINUSE:
+                raise InputError(f"port {port} of {host} is in use; end what listens there (ss -ltnp shows it), or "
+                                 f"give this {what} another one with --port") from e
+            raise InputError(f"port {port} of {host} cannot be had ({e.strerror or e}); give a host of this machine, "
+                             "and a port above 1023 unless you are root") from e
+
+
+def _version(host: str, port: int, root_certificates: Path) -> str | None:
+    """Flower's version at the server, None when it does not tell."""
+    context = ssl.create_default_context(cafile=str(root_certificates))
+    connection = http.client.HTTPSConnection(host, port, timeout=WAIT, context=context)
+    try:
+        connection.request("GET", "/openapi.json")
+        reply = connection.getresponse()
+        held = json.loads(reply.read()) if reply.status == 200 else {}
+        return str(held["info"]["version"])
+    except (KeyError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _days(left: int) -> str:
+    told = f"certificate: good for another {left} days"
+    return f"warning: {told}; renew it with fedclust deploy renew DIR" if left < SOON else told
