@@ -12,10 +12,25 @@ from fedclust.algorithms import FederatedAlgorithm, make_algorithm
 from fedclust.data.graphs import Nodes
 from fedclust.data.spec import FederationSpec
 from fedclust.models import ModelConfig
+from fedclust.robust import Robust
 from fedclust.task import Training
 from graphclust.graph import InputError
 
 Engine = Literal["inprocess", "ray"]
+
+
+class Attack(BaseModel):
+    """Training clients that a simulation lets poison (:mod:`simulations.attacks`); nothing that trains reads it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["none", "label_flip", "sign_flip", "nan", "noise"] = "none"
+    """Train on C - 1 - y; send theta - scale (theta_i - theta); send NaN; send normal noise, standard deviation scale."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Of the training clients, drawn by the run's seed."""
+    clients: tuple[str, ...] = ()
+    """Ids in place of a share."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
 
 
 class FederationConfig(BaseModel):
@@ -46,6 +61,10 @@ class FederationConfig(BaseModel):
     """Random subsets for every number of shots."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     """Clients evaluate before and after training in every such round; 0: only after the last."""
+    robust: Robust = Field(default_factory=Robust)
+    """What the server does about clients that poison."""
+    attack: Attack = Field(default_factory=Attack)
+    """Clients that poison, in a simulation."""
     engine: Engine = "inprocess"
     threads: Annotated[int, Field(ge=1)] = 1
     label: str | None = None
@@ -71,7 +90,9 @@ class FederationConfig(BaseModel):
 
     def fingerprint(self) -> str:
         """Hash of what decides the result."""
-        body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout"})
+        # at their defaults they decide nothing: what was run before there were such settings keeps its name
+        idle = {name for name in ("robust", "attack") if not getattr(self, name).model_dump(exclude_defaults=True)}
+        body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout", *idle})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

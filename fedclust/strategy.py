@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from fedclust.config import FederationConfig
 from fedclust.messages import Packer, Setting, client_report, stacked, tensor_bytes
 from fedclust.models import Model
 from fedclust.newcomers import meet_newcomers
-from fedclust.rounds import Registry, RunStopped, Sent, handshake, select, sound_reports
+from fedclust.rounds import Registry, RunStopped, Sent, find_again, handshake, select, sound_reports
 from fedclust.state import Checkpoint, FederationResult, History, mean
 from graphclust.graph import InputError
 from graphclust.monitor import Monitor, Silent
@@ -69,6 +70,7 @@ class ClusteredStrategy(Strategy):
         self._registry: Registry
         self._state: State
         self._history: History
+        self._federation = secrets.token_hex(8)
         self._sent = Sent({})
         self._payloads: dict[str, Payload] = {}
         self._shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
@@ -135,7 +137,7 @@ class ClusteredStrategy(Strategy):
         sizes = torch.tensor(self._registry.n, dtype=torch.float32)
         together, phase = stacked(reports.values()), next(iter(self._payloads.values())).phase
         self._state = self.algorithm.update(
-            self._state, Reports(at, sizes[at], together.models, together.arrays, phase))
+            self._state, Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust))
         values = _table({client: contents[client] for client in reports}, position)
         means = {name: mean(t) for name, t in values.items()}
         row = {
@@ -198,7 +200,7 @@ class ClusteredStrategy(Strategy):
             odd = sorted(set(held.ids) ^ set(self._registry.ids))
             raise InputError(f"checkpoint {self._file} has other clients, for example {odd[0]!r}; "
                              "bring back the same clients, or give another folder")
-        self._state, self._history = held.state, held.history
+        self._state, self._history, self._federation = held.state, held.history, held.federation
         if isinstance(grid, KeepsMemories):
             grid.restore_memories(held.memories)
 
@@ -209,6 +211,7 @@ class ClusteredStrategy(Strategy):
 
     def _round(self, grid: Grid, r: int) -> None:
         clock = time.perf_counter()
+        find_again(grid, self._registry, self.config.timeout, self._job)
         messages = self.configure_train(r, ArrayRecord(), ConfigRecord(), grid)
         self.aggregate_train(r, grid.send_and_receive(messages, timeout=self.config.timeout))
         self._history.rounds[-1]["seconds"] = time.perf_counter() - clock
@@ -218,12 +221,14 @@ class ClusteredStrategy(Strategy):
         if self._file is None:
             return
         memories = grid.memories() if isinstance(grid, KeepsMemories) else {}
-        Checkpoint(self.config.fingerprint(), self._registry.ids, self._state, self._history, memories).save(self._file)
+        Checkpoint(self.config.fingerprint(), self._registry.ids, self._state, self._history, self._federation,
+                   memories).save(self._file)
 
     def _finish(self, grid: Grid, clock: float) -> FederationResult:
         """Evaluate the training clients and the newcomers."""
         config, registry = self.config, self._registry
         rounds = {way: sum(row[f"bytes_{way}"] for row in self._history.rounds) for way in ("down", "up")}
+        find_again(grid, registry, config.timeout, self._job)
         messages = self.configure_evaluate(config.rounds, ArrayRecord(), ConfigRecord(), grid)
         replies = list(grid.send_and_receive(messages, timeout=config.timeout))
         self.aggregate_evaluate(config.rounds, replies)
@@ -244,7 +249,7 @@ class ClusteredStrategy(Strategy):
         self._shapes = {c: packer.shapes(p.family) if p.groups else {} for c, p in payloads.items()}
         self._bytes_down = 0
         for client, payload in payloads.items():
-            content = packer.content(payload, {"job": self._job, **settings})
+            content = packer.content(payload, {"job": self._job, "federation": self._federation, **settings})
             self._bytes_down += tensor_bytes(content)
             self._sent.add(client, registry.nodes[client], content, kind, self.config.timeout, group)
         return list(self._sent.messages.values())

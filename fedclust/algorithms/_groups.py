@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedclust.aggregate import group_means
+from fedclust.aggregate import group_means, weighted_mean
 from fedclust.algorithms.base import Reports, State, models, one_hot
 from fedclust.models import Params
 from fedclust.task import Cohort
@@ -25,7 +25,14 @@ def means_of_groups(state: State, reports: Reports, groups: Tensor) -> Params:
     """
     old = models(state)
     k = len(next(iter(old.values())))
-    return group_means(sent_models(reports), one_hot(groups, k) * reports.n[:, None], old)
+    return group_means(sent_models(reports), one_hot(groups, k) * reports.n[:, None], old, reports.robust)
+
+
+def mean_of_all(state: State, reports: Reports) -> Params:
+    """theta <- sum_i n_i theta_i / sum_i n_i over the replies: the model (1, ...) of the only group."""
+    if reports.robust.plain:
+        return weighted_mean(reports.models, reports.n)
+    return group_means(reports.models, reports.n[:, None], models(state), reports.robust)
 
 
 def assigned(state: State, clients: Tensor, groups: Tensor) -> Tensor:

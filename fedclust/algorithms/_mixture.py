@@ -114,7 +114,7 @@ class Mixture(FederatedAlgorithm):
         alive, omega = living(state), reports.arrays.get("omega", reports.arrays["weights"])
         share = reports.n[:, None] * (omega if self.aggregation == "omega" else torch.ones_like(omega))
         old = models(state)
-        means = group_means(reports.models, share, {name: t[alive] for name, t in old.items()})
+        means = group_means(reports.models, share, {name: t[alive] for name, t in old.items()}, reports.robust)
         known = state["omega"].clone()
         known[reports.clients] = torch.zeros(len(omega), known.shape[1]).index_copy(1, alive, omega)
         new = {name: t.index_copy(0, alive, means[name]) for name, t in old.items()}

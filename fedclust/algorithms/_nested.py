@@ -116,7 +116,8 @@ class Nested(FederatedAlgorithm):
                 position = (state["group"] == g).cumsum(0) - 1
                 own, arrays = ({name: t[rows] for name, t in part.items()} for part in (reports.models, reports.arrays))
                 inner[g] = self._algorithm.update(inner[g], Reports(
-                    position[reports.clients[rows]], reports.n[rows], own, arrays, reports.phase))
+                    position[reports.clients[rows]], reports.n[rows], own, arrays, reports.phase,
+                    reports.robust))
         return _joined(state, inner)
 
     # --- client ---------------------------------------------------------------------------------------------------

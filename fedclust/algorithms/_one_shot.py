@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedclust.aggregate import flatten, group_means, weighted_mean
-from fedclust.algorithms._groups import assigned, means_of_groups, sent_models
+from fedclust.aggregate import flatten, group_means
+from fedclust.algorithms._groups import assigned, mean_of_all, means_of_groups, sent_models
 from fedclust.algorithms._linkage import Distance, centroids, nearest
 from fedclust.algorithms.base import (
     Delivery,
@@ -74,7 +74,7 @@ class OneShot(FederatedAlgorithm):
         """FedAvg, the clustering, or the means of the groups."""
         if not _clustered(state):
             if not self.needs_everyone(state):
-                return with_models(state, weighted_mean(reports.models, reports.n))
+                return with_models(state, mean_of_all(state, reports))
             return self._clustering(state, reports)
         groups = state["weights"][reports.clients].argmax(1)
         late = state["weights"][reports.clients].isnan().any(1)
@@ -91,7 +91,8 @@ class OneShot(FederatedAlgorithm):
         groups = self.groups_of(vectors)
         k = int(groups.max()) + 1
         share = one_hot(groups, k) * reports.n[:, None]
-        means = group_means(sent, share, {name: t.expand(k, *t.shape[1:]) for name, t in warm.items()})
+        start = {name: t.expand(k, *t.shape[1:]) for name, t in warm.items()}
+        means = group_means(sent, share, start, reports.robust)
         weights = torch.full((len(state["weights"]), k), torch.nan)
         weights[reports.clients] = one_hot(groups, k)
         return with_models(

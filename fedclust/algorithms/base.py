@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedclust.models import Model, Params
+from fedclust.robust import PLAIN, Robust
 from fedclust.task import Cohort, Training, stream
 
 State = dict[str, Tensor]
@@ -56,7 +57,7 @@ class Reports:
     """The round's sound replies, stacked in the order of the clients' ids.
 
     ``clients`` (S,): positions in the sorted registry; ``n`` (S,): training samples; models (S, k', ...); arrays
-    (S, ...).
+    (S, ...); ``robust``: how the models are averaged inside a group.
     """
 
     clients: Tensor
@@ -64,6 +65,7 @@ class Reports:
     models: Params
     arrays: dict[str, Tensor]
     phase: str = "train"
+    robust: Robust = PLAIN
 
 
 class FederatedAlgorithm(BaseModel, ABC):

@@ -165,12 +165,12 @@ class Community(FederatedAlgorithm):
             state = self.divergence.update(state, reports, len(state["weights"]))
             if reports.phase == LEARN:
                 return state
-            return self._clustered(state, torch.arange(len(state["weights"])), 1 - state["divergence"])
+            return self._clustered(state, reports, 1 - state["divergence"], torch.arange(len(state["weights"])))
         if reports.phase == LABELS:
             return self._by_descriptors(state, reports, root_histograms(reports.arrays["labels"].numpy()))
         if reports.phase == LOSSES:
             among = reports.arrays["losses"][:, reports.clients]
-            return self._clustered(state, reports.clients, torch.from_numpy(loss_similarity(among.numpy())))
+            return self._clustered(state, reports, torch.from_numpy(loss_similarity(among.numpy())), reports.clients)
         if reports.phase == PROBE:
             return self._by_updates(state, reports)
         return self._trained(state, reports)
@@ -199,12 +199,12 @@ class Community(FederatedAlgorithm):
         if seen:
             old = state["similarity"][reports.clients][:, reports.clients]
             similarity = torch.where(old.isnan(), similarity, (seen * old + similarity) / (seen + 1))
-        state = self._clustered(state, reports.clients, similarity)
+        state = self._clustered(state, reports, similarity, reports.clients)
         member = state["weights"][reports.clients].double()
         means = member.T @ torch.from_numpy(descriptors).double() / member.sum(0)[:, None]
         return {**state, "descriptors": means.float()}
 
-    def _clustered(self, state: State, clients: Tensor, similarity: Tensor) -> State:
+    def _clustered(self, state: State, reports: Reports, similarity: Tensor, clients: Tensor) -> State:
         """New groups of ``clients`` (S,) by ``similarity`` (S, S); each starts from the mean of its members' models."""
         graph = client_graph(similarity.double().numpy(), neighbours=self.neighbours, threshold=self.threshold)
         settings = {"random_state": int(state["seed"]), **self.method_settings}
@@ -214,8 +214,8 @@ class Community(FederatedAlgorithm):
         k, n = int(labels.max()) + 1, len(state["weights"])
         members = models(state, "client") or _models_of_all(state)
         share = one_hot(labels, k) * state["n_samples"][clients][:, None]
-        first = {name: t[:1].expand(k, *t.shape[1:]) for name, t in members.items()}
-        new = group_means({name: t[clients] for name, t in members.items()}, share, first)
+        first = {name: t[:1].expand(k, *t.shape[1:]) for name, t in models(state).items()}
+        new = group_means({name: t[clients] for name, t in members.items()}, share, first, reports.robust)
         groups = torch.full((n,), -1).index_copy(0, clients, labels)
         whole = torch.full((n, n), torch.nan, dtype=torch.float64)
         whole[clients[:, None], clients] = similarity.double()

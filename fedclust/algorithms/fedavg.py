@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedclust.aggregate import weighted_mean
+from fedclust.algorithms._groups import mean_of_all
 from fedclust.algorithms.base import FederatedAlgorithm, Payload, Reports, State, initial_models, with_models
 from fedclust.models import Model
 
@@ -27,4 +27,4 @@ class FedAvg(FederatedAlgorithm):
 
     def update(self, state: State, reports: Reports) -> State:
         """The mean of the clients' models, weighted by their samples."""
-        return with_models(state, weighted_mean(reports.models, reports.n))
+        return with_models(state, mean_of_all(state, reports))

@@ -14,7 +14,6 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedclust.client_app import client_app
 from fedclust.config import FederationConfig
 from fedclust.flwr_compat import CLIENT_FAILED, SERVER_NODE, empty_run, set_message_id, task_identity
 from fedclust.messages import pack, unpack
@@ -22,6 +21,7 @@ from fedclust.participant import simulated_federation
 from fedclust.server_app import server_app
 from fedclust.state import FederationResult
 from graphclust.monitor import Monitor
+from simulations.attacks import simulated_app
 
 RUN_ID = 1
 
@@ -150,6 +150,6 @@ def simulate(
     results: list[FederationResult] = []
     app = server_app(lambda _, result: results.append(result), checkpoint=checkpoint, monitor=monitor)
     with task_identity(RUN_ID):
-        app(InProcessGrid(client_app(), nodes, run_config),
+        app(InProcessGrid(simulated_app(), nodes, run_config),
             Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config))
     return results[0]

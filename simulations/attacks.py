@@ -1,0 +1,127 @@
+"""Clients that poison, as a setting of a simulation: what they train on and what they send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from fedclust.algorithms import FederatedAlgorithm
+from fedclust.algorithms.base import Delivery, Report
+from fedclust.client_app import client_app
+from fedclust.config import FederationConfig
+from fedclust.data.client import UNKNOWN, ClientData, Split
+from fedclust.participant import Participant, simulated, simulated_federation
+from fedclust.task import Cohort, stream
+from graphclust.graph import InputError
+
+
+def attackers(config: FederationConfig, ids: Sequence[str]) -> set[str]:
+    """Which of the training clients ``ids`` attack.
+
+    Raises
+    ------
+    InputError
+        An attacker that is not among the clients.
+    """
+    attack = config.attack
+    if attack.kind == "none":
+        return set()
+    unknown = sorted(set(attack.clients) - set(ids))
+    if unknown:
+        raise InputError(f"attack.clients: no training client is called {unknown[0]!r}; the first is {min(ids)!r}")
+    if attack.clients:
+        return set(attack.clients)
+    order = torch.randperm(len(ids), generator=stream(config.seed, "attackers"))
+    return {sorted(ids)[i] for i in order[: round(attack.share * len(ids))]}
+
+
+def planted_attackers(config: FederationConfig) -> dict[str, dict[str, int]]:
+    """Which clients attack, for the evaluation: {"attacker": {id: 0 or 1}}; nothing without an attack."""
+    ids = [c.id for c in simulated_federation(config).clients]
+    found = attackers(config, ids)
+    return {"attacker": {i: int(i in found) for i in ids}} if found else {}
+
+
+@dataclass(frozen=True)
+class Attacker(Participant):
+    """A client that poisons: a participant whose data or whose algorithm is not what the federation agreed on."""
+
+    @cached_property
+    def algorithm(self) -> FederatedAlgorithm:
+        """The algorithm, with reports that are spoilt."""
+        inner = self.config.make()
+        return inner if self.config.attack.kind == "label_flip" else cast(FederatedAlgorithm, _Spoiling(inner, self))
+
+
+class _Spoiling:
+    """An algorithm whose local step sends something else than what was trained."""
+
+    def __init__(self, inner: FederatedAlgorithm, client: Attacker) -> None:
+        self._inner, self._client = inner, client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
+        """The honest report with its models spoilt."""
+        report, attack = self._inner.local_step(cohort, delivery), self._client.config.attack
+        if not report.models:
+            return report
+        if attack.kind == "sign_flip":
+            before = _trained_from(report.models, delivery.models)
+            spoilt = {name: before[name] - attack.scale * (t - before[name]) for name, t in report.models.items()}
+        else:
+            rng = stream(self._client.config.seed, "poison", self._client.data.id, cohort.round)
+            deviation = torch.nan if attack.kind == "nan" else attack.scale
+            spoilt = {name: deviation * torch.randn(t.shape, generator=rng) for name, t in report.models.items()}
+        return replace(report, models=spoilt)
+
+
+def _trained_from(trained: dict[str, Tensor], delivered: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For each of the models (1, k', ...) the delivered one (1, k, ...) that it came from: the nearest."""
+    k, sent = (next(iter(m.values())).shape[1] for m in (delivered, trained))
+    if k == sent:
+        return delivered
+    far = sum((t[:, :, None] - delivered[name][:, None]).flatten(3).square().sum(-1) for name, t in trained.items())
+    nearest = cast(Tensor, far)[0].argmin(1)
+    return {name: t[:, nearest] for name, t in delivered.items()}
+
+
+def _flipped(data: ClientData, n_classes: int) -> ClientData:
+    """The client with the labels C - 1 - y in training; where there are none, none."""
+    y = torch.where(data.train.y == UNKNOWN, UNKNOWN, n_classes - 1 - data.train.y)
+    return replace(data, train=Split(data.train.x, y))
+
+
+class _Clients:
+    """The clients of simulations, some of them attackers; each is made once."""
+
+    def __init__(self) -> None:
+        self._attackers: dict[tuple[str, int], Attacker] = {}
+
+    def __call__(self, context: Context, job: int) -> Participant:
+        me = simulated(context.run_config, context.node_config, job)
+        config = me.config
+        if me.role != "train" or me.data.id not in attackers(config, _ids(config)):
+            return me
+        key = (config.fingerprint(), int(context.node_config["partition-id"]))
+        if key not in self._attackers:
+            data = _flipped(me.data, me.n_classes) if config.attack.kind == "label_flip" else me.data
+            self._attackers[key] = Attacker(config, data, me.n_classes, me.role)
+        return self._attackers[key]
+
+
+def _ids(config: FederationConfig) -> list[str]:
+    return [c.id for c in simulated_federation(config).clients]
+
+
+def simulated_app() -> ClientApp:
+    """The ClientApp of a simulated federation, whose attackers attack."""
+    return client_app(_Clients())
