@@ -15,35 +15,47 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedclust.algorithms.base import Delivery, Report
+from fedclust.deploy import memory
 from fedclust.messages import delivery, pack, report_content, settings_of, unpack
 from fedclust.participant import Participant, simulated
+from fedclust.run_config import versions
 from fedclust.task import Cohort
+from graphclust.graph import InputError
 
 Load = Callable[[Context, int], Participant]
 """(context, number of the job within the run) -> the client that runs on this node."""
 
 
-def _simulated(context: Context, job: int) -> Participant:
-    return simulated(context.run_config, context.node_config, job)
+def _load(context: Context, job: int) -> Participant:
+    if "data" not in context.node_config:
+        return simulated(context.run_config, context.node_config, job)
+    from fedclust.deploy.clients import deployed  # simulated clients need none of it
+
+    return deployed(context.run_config, context.node_config, job)
 
 
-def client_app(load: Load = _simulated) -> ClientApp:
+def client_app(load: Load = _load) -> ClientApp:
     """The ClientApp of a federation.
 
     Parameters
     ----------
     load : finds the client of this node; called for every message, so it caches what is slow. By default: the client of
-        the simulated federation in the run config whose number is the node's ``partition-id``
+        the simulated federation in the run config whose number is the node's ``partition-id``; where the node config
+        names ``data``, the client that has them (:mod:`fedclust.deploy.clients`)
     """
     app = ClientApp()
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        me = load(context, _job(message))
-        about = ConfigRecord({
-            "id": me.data.id, "role": me.role, "n_train": len(me.data.train), "n_classes": me.n_classes,
-            "input_shape": list(me.input_shape),
-        })
+        about = ConfigRecord({"versions": list(versions())})
+        try:
+            me = load(context, _job(message))
+        except InputError as e:
+            at = context.node_config
+            about.update(id=str(at.get("client", f"partition {at.get('partition-id')}")), problem=str(e))
+        else:
+            about.update(id=me.data.id, role=me.role, n_train=len(me.data.train), n_classes=me.n_classes,
+                         input_shape=list(me.input_shape))
         return Message(RecordDict({"hello": about}), reply_to=message)
 
     @app.train()
@@ -55,8 +67,7 @@ def client_app(load: Load = _simulated) -> ClientApp:
         report = me.algorithm.local_step(cohort, given)
         if measured:
             metrics |= _after(me, cohort, report)
-        if cohort.memory:
-            context.state[_memory(message)] = pack(cohort.memory)
+        _remember(me, message, context, cohort.memory)
         content = report_content(report)
         content["metrics"] = MetricRecord({"n": len(me.data.train), **metrics})
         return Message(content, reply_to=message)
@@ -112,9 +123,21 @@ def _memory(message: Message) -> str:
 
 def _cohort(me: Participant, message: Message, context: Context) -> Cohort:
     """The client as it stands in the message's round, with its memory."""
+    settings = settings_of(message.content)
+    round_ = cast(int, settings["round"])
+    if me.home is not None:
+        return me.cohort(round_, memory.recall(me.home, str(settings.get("federation", "")), round_))
     held = context.state.get(_memory(message))
-    memory = unpack(cast(ArrayRecord, held)) if held is not None else {}
-    return me.cohort(cast(int, settings_of(message.content)["round"]), memory)
+    return me.cohort(round_, unpack(cast(ArrayRecord, held)) if held is not None else {})
+
+
+def _remember(me: Participant, message: Message, context: Context, tensors: dict[str, Tensor]) -> None:
+    """Keep what the client remembers after the message's round, where it has anything to."""
+    if tensors and me.home is not None:
+        settings = settings_of(message.content)
+        memory.remember(me.home, str(settings["federation"]), cast(int, settings["round"]), tensors)
+    elif tensors:
+        context.state[_memory(message)] = pack(tensors)
 
 
 def _before(me: Participant, cohort: Cohort, given: Delivery) -> dict[str, float]:

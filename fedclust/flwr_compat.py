@@ -15,6 +15,8 @@ SERVER_NODE = 1
 """The node id that Flower gives to the server's side of a run."""
 CLIENT_FAILED = 2
 """Error code of a ClientApp that raised."""
+NODE_UNAVAILABLE = 5
+"""Error code of a node that is gone."""
 
 
 def environment(home: Path | None = None) -> dict[str, str]:
@@ -29,6 +31,8 @@ def environment(home: Path | None = None) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # seconds between two looks for something to start; a second by default
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     }
     return variables if home is None else {**variables, "FLWR_HOME": str(home)}
 
@@ -59,6 +63,13 @@ def empty_run(run_id: int) -> Any:
     from flwr.supercore.run import Run
 
     return Run.create_empty(run_id)
+
+
+def is_deployed(grid: Any) -> bool:
+    """True for the Grid of a ServerApp on a SuperLink, which speaks HTTP."""
+    from flwr.superlink.grid.http_grid import HttpGrid
+
+    return isinstance(grid, HttpGrid)
 
 
 def set_message_id(message: Any, message_id: str) -> None:

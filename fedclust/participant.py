@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from fedclust.algorithms import FederatedAlgorithm
 from fedclust.config import FederationConfig
-from fedclust.data.build import build_federation
 from fedclust.data.client import ClientData, Federation, Split
 from fedclust.data.spec import FederationSpec
 from fedclust.models import Model, ModelConfig
@@ -34,12 +34,14 @@ class Participant:
     data : its samples
     n_classes : C of the model's head
     role : "train", or "unseen" for a newcomer
+    home : folder of a deployed client's own files; None: what it remembers is kept in Flower's Context
     """
 
     config: FederationConfig
     data: ClientData
     n_classes: int
     role: str = "train"
+    home: Path | None = None
 
     @cached_property
     def algorithm(self) -> FederatedAlgorithm:
@@ -96,6 +98,9 @@ class _Job:
 
 def simulated(run_config: Mapping[str, Any], node_config: Mapping[str, Any], job: int) -> Participant:
     """The client of a simulated federation: the run config says which one, the node's partition id which client."""
+    if "partition-id" not in node_config:
+        raise InputError("the node config has neither `data` nor `partition-id`; start the SuperNode with `client` and "
+                         "`data`, as fedclust deploy supernode does")
     return _job(config_text(run_config), job).participant(int(node_config["partition-id"]))
 
 
@@ -111,6 +116,8 @@ def _job(text: str, job: int) -> _Job:
 
 @lru_cache(maxsize=2)
 def _federation(spec: str) -> Federation:
+    from fedclust.data.build import build_federation  # what clients with data of their own need not import
+
     return build_federation(FederationSpec.model_validate_json(spec))
 
 

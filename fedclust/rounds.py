@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from fedclust.algorithms.base import Report
 from fedclust.messages import client_report
+from fedclust.run_config import versions
 from fedclust.task import stream
 from graphclust.graph import InputError
 
+log = logging.getLogger(__name__)
 # Between two looks for new nodes, while clients are missing.
 PAUSE = 0.2
 
@@ -40,6 +43,8 @@ class Registry:
     nodes: dict[str, int]
     input_shape: tuple[int, ...]
     n_classes: int
+    strangers: set[int] = field(default_factory=set)
+    """Nodes that turned out to be none of these clients."""
 
 
 @dataclass
@@ -84,7 +89,8 @@ def handshake(grid: Grid, expected: int, timeout: float, job: int = 0) -> Regist
     RunStopped
         Clients are missing at the deadline, or once as many nodes as expected have answered or failed.
     InputError
-        Two nodes with one client id; clients that do not fit together; no client that trains.
+        A client without usable data, or with other versions than the server; two nodes with one client id; clients that
+        do not fit together; no client that trains.
     """
     deadline = time.monotonic() + timeout
     hellos: dict[int, ConfigRecord] = {}
@@ -99,17 +105,54 @@ def handshake(grid: Grid, expected: int, timeout: float, job: int = 0) -> Regist
         if not new:
             time.sleep(min(PAUSE, left))
             continue
-        sent = Sent({})
-        for node in new:
-            content = RecordDict({"settings": ConfigRecord({"job": job, "phase": "hello"})})
-            sent.add(f"node {node}", node, content, "query.hello", left, "hello")
-        contents, failed = exchange(grid, sent, left)
+        answers, failed = _greet(grid, new, left, job)
         failures |= failed
-        hellos |= {int(name.removeprefix("node ")): cast(ConfigRecord, c["hello"]) for name, c in contents.items()}
+        hellos |= answers
     return _registry(hellos)
 
 
+def find_again(grid: Grid, registry: Registry, timeout: float, job: int = 0) -> None:
+    """Where a client's node is gone, see whether it came back as another one: a SuperNode without a key does."""
+    known = {*registry.nodes.values()}
+    online = {*grid.get_node_ids()}
+    new = sorted(online - known - registry.strangers)
+    if known <= online or not new:
+        return
+    kind = (registry.input_shape, registry.n_classes)
+    for node, hello in _greet(grid, new, timeout, job)[0].items():
+        client = hello["id"]
+        fits = client in registry.nodes and registry.nodes[client] not in online and not _problem(hello)
+        if fits and (tuple(hello["input_shape"]), hello["n_classes"]) == kind:
+            registry.nodes[client] = node
+            log.info("client %s is back as node %d", client, node)
+        else:
+            registry.strangers.add(node)
+
+
+def _greet(grid: Grid, nodes: list[int], timeout: float, job: int) -> tuple[dict[int, Any], dict[str, str]]:
+    """What each of these nodes says about its client, and the reasons of those that say nothing."""
+    sent = Sent({})
+    for node in nodes:
+        content = RecordDict({"settings": ConfigRecord({"job": job, "phase": "hello"})})
+        sent.add(f"node {node}", node, content, "query.hello", timeout, "hello")
+    contents, failed = exchange(grid, sent, timeout)
+    return {int(name.removeprefix("node ")): c["hello"] for name, c in contents.items()}, failed
+
+
+def _problem(hello: Any) -> str | None:
+    """Why this client cannot take part; None when it can."""
+    theirs = tuple(hello["versions"])
+    if theirs != versions():
+        odd = sorted(set(theirs) ^ set(versions()))
+        return (f"it runs {', '.join(theirs)}, the server {', '.join(versions())} ({odd[0].split()[0]} differs); "
+                "install the same versions on both sides")
+    return hello.get("problem")
+
+
 def _registry(hellos: Mapping[int, Any]) -> Registry:
+    problems = [f"client {h['id']!r}: {p}" for h in hellos.values() if (p := _problem(h)) is not None]
+    if problems:
+        raise InputError("; ".join(sorted(problems)))
     nodes: dict[str, int] = {}
     for node, hello in hellos.items():
         if hello["id"] in nodes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ from pydantic import ValidationError
 
 from fedclust.config import FederationConfig
 from graphclust.graph import InputError
+
+PACKAGES = ("graphclust", "flwr", "torch")
+
+
+@lru_cache(maxsize=1)
+def versions() -> tuple[str, ...]:
+    """Package and major.minor of what server and clients must have alike."""
+    return tuple(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in PACKAGES)
 
 
 def config_text(run_config: Mapping[str, Any]) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedclust.config import FederationConfig
+from fedclust.deploy.grid import PromptGrid
+from fedclust.flwr_compat import is_deployed
 from fedclust.rounds import RunStopped
 from fedclust.run_config import config_text, jobs
 from fedclust.state import FederationResult
@@ -26,7 +29,8 @@ def server_app(
 
     The run config holds ``config`` (see :mod:`fedclust.run_config`), ``clients`` (how many to wait for, newcomers
     included) and ``folder``: there the results go as ``result-<job>.safetensors``, until then the checkpoints as
-    ``checkpoint-<job>.safetensors``, and what stopped the run as ``error.json``; empty: nowhere.
+    ``checkpoint-<job>.safetensors``, and what stopped the run as ``error.json``; empty: nowhere. A run that is given
+    the folder of an interrupted one goes on after its last finished round, and leaves finished federations as they are.
 
     Parameters
     ----------
@@ -40,16 +44,21 @@ def server_app(
     def main(grid: Grid, context: Context) -> None:
         place = str(context.run_config.get("folder", ""))
         folder = Path(place) if place else None
+        if folder:
+            (folder / "error.json").unlink(missing_ok=True)
         try:
+            grid = PromptGrid(grid) if is_deployed(grid) else grid
             expected = int(context.run_config.get("clients", 0))
             if expected < 1:
                 raise InputError(f"clients = {expected} of the run config; give the number of clients to wait for")
             for job, config in enumerate(jobs(config_text(context.run_config))):
                 file = folder / f"checkpoint-{job}.safetensors" if folder else checkpoint
-                result = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job).start(grid)
-                if folder and file:
-                    result.save(folder / f"result-{job}.safetensors")
-                    file.unlink()
+                result = _finished(folder, job, config)
+                if result is None:
+                    result = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job).start(grid)
+                    if folder and file:
+                        result.save(folder / f"result-{job}.safetensors")
+                        file.unlink()
                 if finished:
                     finished(job, result)
         except (InputError, RunStopped) as e:
@@ -58,6 +67,16 @@ def server_app(
             raise
 
     return app
+
+
+def _finished(folder: Path | None, job: int, config: FederationConfig) -> FederationResult | None:
+    """The result that an earlier run left in the folder; None when there is none of this config."""
+    file = folder / f"result-{job}.safetensors" if folder else None
+    if file is None or not file.exists():
+        return None
+    held = FederationResult.load(file)
+    same = FederationConfig.model_validate(held.config).fingerprint() == config.fingerprint()
+    return held if same else None
 
 
 app = server_app()

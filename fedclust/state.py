@@ -42,6 +42,14 @@ class History:
             old = self.tables.get(name, nothing.expand(done, -1))
             self.tables[name] = torch.cat([old, values.get(name, nothing)[None]])
 
+    def missing(self) -> dict[str, list[int]]:
+        """The rounds in which a client was asked and gave nothing that could be used, of every client with any."""
+        found: dict[str, list[int]] = {}
+        for row in self.rounds:
+            for client in row["failures"]:
+                found.setdefault(client, []).append(row["round"])
+        return dict(sorted(found.items()))
+
 
 @dataclass
 class Checkpoint:
@@ -54,6 +62,7 @@ class Checkpoint:
     state : the algorithm's
     history : of the rounds so far
     memories : what clients remember, where the engine can hand it out: "<node>/<record>/<name>"
+    federation : identity of this run of the config, under which deployed clients keep what they remember
     """
 
     fingerprint: str
@@ -61,6 +70,7 @@ class Checkpoint:
     state: State
     history: History
     memories: dict[str, Tensor] = field(default_factory=dict)
+    federation: str = ""
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at ``path``: a reader, or a run killed meanwhile, sees the old one or the new one."""
@@ -69,7 +79,8 @@ class Checkpoint:
             **{f"table/{name}": t for name, t in self.history.tables.items()},
             **{f"memory/{name}": t for name, t in self.memories.items()},
         }
-        body = {"fingerprint": self.fingerprint, "ids": self.ids, "rounds": self.history.rounds}
+        body = {"fingerprint": self.fingerprint, "ids": self.ids, "rounds": self.history.rounds,
+                "federation": self.federation}
         write_atomic(path, _to_bytes(tensors, body))
 
     @classmethod
@@ -90,7 +101,8 @@ class Checkpoint:
                 "give the config that it was made with, another folder, or remove it"
             )
         history = History(body["rounds"], _family(tensors, "table"))
-        return cls(fingerprint, body["ids"], _family(tensors, "state"), history, _family(tensors, "memory"))
+        return cls(fingerprint, body["ids"], _family(tensors, "state"), history, _family(tensors, "memory"),
+                   body.get("federation", ""))
 
 
 @dataclass

@@ -221,8 +221,8 @@ class ClusteredStrategy(Strategy):
         if self._file is None:
             return
         memories = grid.memories() if isinstance(grid, KeepsMemories) else {}
-        Checkpoint(self.config.fingerprint(), self._registry.ids, self._state, self._history, self._federation,
-                   memories).save(self._file)
+        Checkpoint(self.config.fingerprint(), self._registry.ids, self._state, self._history, memories,
+                   self._federation).save(self._file)
 
     def _finish(self, grid: Grid, clock: float) -> FederationResult:
         """Evaluate the training clients and the newcomers."""

@@ -74,7 +74,7 @@ class Federation:
         if not self.clients:
             raise InputError("the federation has no clients; give at least one")
         for c in self.everyone:
-            _check(c, self.n_classes)
+            check_client(c, self.n_classes)
 
     @property
     def everyone(self) -> tuple[ClientData, ...]:
@@ -88,7 +88,8 @@ class Federation:
         return tuple((first.train.x if first.nodes is None else first.nodes).shape[1:])
 
 
-def _check(client: ClientData, n_classes: int) -> None:
+def check_client(client: ClientData, n_classes: int) -> None:
+    """InputError, by the client's name: no training samples, labels outside 0..C-1, NaN."""
     if not len(client.train):
         raise InputError(f"client {client.id!r} has no training samples; leave it out, or give it data")
     for name in ("train", "test", "validation"):

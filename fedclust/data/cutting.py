@@ -137,8 +137,16 @@ def _federation(planted: Planted, made: dict[str, ClientData], held: list[str], 
 
 def _client(client: str, x: np.ndarray, y: np.ndarray, rule: Cut, planted: Planted, seed: int) -> ClientData:
     x = corrupt(x, planted.corruption(client), stream(seed, client, "features"))
-    labels = planted.labels(client, y)
-    train, test, validation = (Split(torch.from_numpy(x[at]), labels[at]) for at in _split(client, len(y), rule, seed))
+    return split_client(client, x, planted.labels(client, y), rule, seed)
+
+
+def split_client(client: str, x: np.ndarray, y: torch.Tensor, rule: Cut, seed: int) -> ClientData:
+    """The client of its own samples ``x`` (n, ...) float32 and labels ``y`` (n,) int64.
+
+    Which of them it trains, is tested and validates with depends on ``seed``, its name and n alone: a folder that is
+    simulated and the same files on machines of their own give the same clients.
+    """
+    train, test, validation = (Split(torch.from_numpy(x[at]), y[at]) for at in _split(client, len(y), rule, seed))
     return ClientData(client, train, test, validation)
 
 

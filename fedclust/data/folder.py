@@ -66,11 +66,15 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"the file {path} does not exist; give a .npz or .csv file")
-    x, y = _read_csv(path) if path.suffix == ".csv" else _read_npz(path)
+    return check_samples(*(_read_csv(path) if path.suffix == ".csv" else _read_npz(path)), path)
+
+
+def check_samples(x: np.ndarray, y: np.ndarray, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Samples ``x`` and labels ``y`` as :func:`read_samples` gives them; ``path``: what an InputError is about."""
     if len(x) != len(y) or y.ndim != 1:
         raise InputError(f"{path}: x has shape {x.shape} and y {y.shape}; y must hold one label a sample")
     if not len(y):
-        raise InputError(f"{path}: client {path.stem!r} has no samples; leave the file out, or fill it")
+        raise InputError(f"{path}: client {Path(path).stem!r} has no samples; leave the file out, or fill it")
     if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
         raise InputError(f"{path}: x has dtype {x.dtype} and y {y.dtype}; both must be numbers")
     if x.dtype != np.uint8:
