@@ -59,26 +59,39 @@ def run(
     method: Annotated[str, typer.Argument(help="A method's name (graphclust list methods), or its setting file.")],
     data: Annotated[str, typer.Option(help=DATA)],
     k: K = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides every random choice.  [default: 0]")] = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/<id>]")] = None,
     device: DeviceOption = Device.auto,
     threads: Threads = 1,
     graphml: Annotated[bool, typer.Option(help="Also write the graph with the cluster as a node attribute.")] = False,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Private methods: noise from --seed; voids the guarantee, spends no budget.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Cluster one graph with one method; writes labels, metrics and the complete config into one folder."""
+    """Cluster one graph with one method; writes labels, metrics and the complete config into one folder.
+
+    A private method (dp_...) writes its release bundle only: labels, public parameters and the privacy ledger.
+    """
     from graphclust.bench import load_setting
     from graphclust.coerce import as_graph
     from graphclust.console import FitBar, bars
     from graphclust.data import load
+    from graphclust.methods import get_method
     from graphclust.runs.execute import execute
     from graphclust.runs.export import export_labels
     from graphclust.runs.record import RunRecord
     from graphclust.runs.store import RunDir, RunStore
 
     rest: dict[str, Any] = {"params": params(set_), "device": _device(device), "threads": threads}
-    config = load_setting(method).run(data, seed, **{**rest, "n_clusters": _k(k)}).resolved()
+    config = load_setting(method).run(data, seed or 0, **{**rest, "n_clusters": _k(k)}).resolved()
+    if get_method(config.method).private:
+        from graphclust.privacy.cli import run_private
+
+        run_private(config, out, seed, dry_run=dry_run, graphml=graphml, as_json=as_json)
+        return
+    if dry_run:
+        raise InputError(f"--dry-run is for private methods and {config.method} is none; leave it out")
     run_dir = RunDir(out, RunRecord) if out else RunStore(Path("runs"), RunRecord).run_dir(config)
     if run_dir.path.exists() and not (run_dir.path / "config.yaml").exists() and any(run_dir.path.iterdir()):
         raise InputError(f"the output folder {run_dir.path} is not empty and holds no run; give another --out")
@@ -193,12 +206,16 @@ def split_refs(text: str) -> list[str]:
 def _show_report(pairs: list[Any], page: Path) -> None:
     from rich.console import Console
 
+    from graphclust.methods import get_method
     from graphclust.runs.layout import terminal_tables
+    from graphclust.runs.record import NOT_PRIVATE
     from graphclust.runs.tables import NARROW, frame, tables
 
     console = Console()
     for table in terminal_tables(tables(frame(pairs)), NARROW):
         console.print(table)
+    if any(get_method(r.config.method).private for _, r in pairs):
+        console.print(NOT_PRIVATE, style="bold red")
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 
 
@@ -337,7 +354,10 @@ def main() -> None:
     from pydantic import ValidationError
 
     from graphclust.data.cli import app as data_app
+    from graphclust.privacy import cli as privacy
 
+    app.command()(privacy.predict)
+    app.command()(privacy.budget)
     app.add_typer(data_app, name="data", help="List, fetch, inspect and convert data sets.")
     try:
         app()

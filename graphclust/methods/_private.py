@@ -95,6 +95,10 @@ class PrivateClusterer(GraphClusterer):
         """The private number of edges: one edge changes it by at most 1."""
         return math.floor(float(np.minimum(graph.adjacency.data.astype(np.float64) / self._weight, 1).sum()) / 2 + 1e-6)
 
+    def noisy_count(self, graph: Graph, uniform: Uniform) -> tuple[int, Event]:
+        """The number of edges with the noise of ``count_share`` of epsilon."""
+        return private_count(self.edge_count(graph), count_scale(self.count_share * float(self.epsilon)), uniform)
+
     @abstractmethod
     def look(self, n: int, density: float, events: list[Event]) -> Event:
         """Calibrate the look at the edges from what is public and the events before, without the graph."""
@@ -170,14 +174,13 @@ class PrivateClusterer(GraphClusterer):
         n, k, epsilon = graph.n, int(self.n_clusters), float(self.epsilon)
         entry = None
         self._ledger = self._new_ledger(seeded)
-        if self.budget is not None:
+        if self.budget is not None and not seeded:
             entry = charge(Path(self.budget), self._graph_name, self.name, epsilon, self._delta)
         events: list[Event] = []
         density = self.density
         try:
             if density is None:
-                scale = count_scale(self.count_share * epsilon)
-                count, event = private_count(self.edge_count(graph), scale, uniform)
+                count, event = self.noisy_count(graph, uniform)
                 events.append(event)
                 density = min(max(2 * count / max(n * (n - 1), 1), 0.0), 1.0)
             self._predicted(n, density)

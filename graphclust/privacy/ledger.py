@@ -124,26 +124,33 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def charge(path: Path, graph: str | None, method: str, epsilon: float, delta: float) -> int:
-    """Charge a run before it looks at the graph; returns the number of the entry, for :func:`settle`.
+def afford(path: Path, graph: str | None, epsilon: float, delta: float) -> Budget:
+    """The budget, if a run on ``graph`` (None: not compared) may spend this much of it.
 
     Raises
     ------
     InputError
-        The budget is of another graph, or the run would exceed it; nothing is charged then.
+        The budget is of another graph, or the run would exceed it.
     """
+    budget = read_budget(path)
+    if graph is not None and graph != budget.graph:
+        raise InputError(f"the budget {path} is of the graph {budget.graph!r} and the run's data is {graph!r}; "
+                         "give the budget of this graph, or create one")
+    left_epsilon, left_delta = budget.left
+    # sums of decimals such as 0.1 are not exact: a part in 10^9 is let pass
+    if epsilon > left_epsilon + 1e-9 * budget.epsilon or delta > left_delta + 1e-9 * budget.delta:
+        raise InputError(
+            f"the run asks for epsilon = {epsilon:g}, delta = {delta:g} and the budget {path} has "
+            f"epsilon = {max(left_epsilon, 0):g}, delta = {max(left_delta, 0):g} left after {len(budget.spent)} runs; "
+            "lower them, or stop here: nothing was spent")
+    return budget
+
+
+def charge(path: Path, graph: str | None, method: str, epsilon: float, delta: float) -> int:
+    """Charge a run before it looks at the graph, if :func:`afford` allows; the entry's number, for :func:`settle`."""
     read_budget(path)
     with _locked(path):
-        budget = read_budget(path)
-        if graph is not None and graph != budget.graph:
-            raise InputError(f"the budget {path} is of the graph {budget.graph!r} and the run's data is {graph!r}; "
-                             "give the budget of this graph, or create one")
-        left_epsilon, left_delta = budget.left
-        if epsilon > left_epsilon * (1 + 1e-9) or delta > left_delta * (1 + 1e-9):
-            raise InputError(
-                f"the run asks for epsilon = {epsilon:g}, delta = {delta:g} and the budget {path} has "
-                f"epsilon = {max(left_epsilon, 0):g}, delta = {max(left_delta, 0):g} left after {len(budget.spent)} "
-                "runs; lower them, or stop here: the private graph was not read")
+        budget = afford(path, graph, epsilon, delta)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         budget.spent.append(Spending(when=now, method=method, epsilon=epsilon, delta=delta))
         write_atomic(path, budget.model_dump_json(indent=1))

@@ -159,6 +159,7 @@ def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: Run
     record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     record.device = str(getattr(clusterer, "device_", "cpu"))
     record.n_clusters, record.chosen = clusterer.n_clusters_, clusterer.chosen_
+    record.privacy = clusterer.privacy_.model_dump(mode="json") if clusterer.privacy_ else None
     clock = time.perf_counter()
     windows = _windows(clusterer, seen, data) if isinstance(seen, Stream) else None
     record.metrics = evaluate(clusterer.labels_, y, graph, windows=windows)

@@ -18,6 +18,9 @@ from graphclust.runs.base import Record, finite
 
 Device = Literal["auto", "cpu", "cuda"]
 
+NOT_PRIVATE = ("NOT PRIVATE: a lab report. Its metrics, timings and numbers of edges were taken on the raw graph and "
+               "its noise follows from the seed; to publish a clustering use graphclust run")
+
 
 class RunConfig(BaseModel):
     """One method on one data set with one seed: everything that decides the result."""
@@ -98,6 +101,8 @@ class RunRecord(Record):
     oracle: dict[str, float] = Field(default_factory=dict)
     """Best epoch chosen with the labels, after the fact: for comparison with papers only, never the result."""
     chosen: dict[str, Any] = Field(default_factory=dict)
+    privacy: dict[str, Any] | None = None
+    """The ledger of a private method: void here, since the seed decides the noise and the metrics see the edges."""
 
     def facts(self) -> dict[str, Any]:
         """Columns of the index."""
@@ -119,6 +124,8 @@ class RunRecord(Record):
         }
         if self.oracle:
             row["oracle"] = self.oracle
+        if self.privacy:
+            row["not_private"] = NOT_PRIVATE
         if c.published:
             row["published"] = c.published
         if self.error:

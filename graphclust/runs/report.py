@@ -19,7 +19,7 @@ from graphclust.runs.comparison import best_table, comparison, rank_table
 from graphclust.runs.drawing import Picture
 from graphclust.runs.layout import Cell, Table, metric_cells, spread, to_csv
 from graphclust.runs.page import appendix, render, troubles, write_files
-from graphclust.runs.record import RunConfig, RunRecord
+from graphclust.runs.record import NOT_PRIVATE, RunConfig, RunRecord
 from graphclust.runs.stats import aggregate, finished
 from graphclust.runs.store import RunDir
 from graphclust.runs.tables import (
@@ -65,15 +65,17 @@ def write_report(records: Iterable[tuple[RunDir[RunRecord], RunRecord]], out_dir
     by_id = dict(zip(df["id"], df["method"], strict=True))
     runs: Runs = [(by_id[r.id], d, r) for d, r in {r.id: (d, r) for d, r in records}.values()]
     metric = headline_metric(df)
+    stamp = NOT_PRIVATE if any(get_method(r.config.method).private for _, r in records) else None
+    note = f"{stamp}. {NOTE}" if stamp else NOTE
     page = render(
-        "report.html.j2", df=df, title=title, words={"data": "data set", "method": "method"}, note=NOTE,
+        "report.html.j2", df=df, title=title, words={"data": "data set", "method": "method"}, note=NOTE, stamp=stamp,
         best=best_table(df, SHOWN, higher_is_better),
         ranks=rank_table(df, metric, SHOWN[metric], higher_is_better(metric)),
         sections=[section(df[df["data"] == data], [run for run in runs if run[2].config.data == data])
                   for data in df["data"].unique()],
         appendix=appendix([(r.config.data, name, command(r.config), r) for name, _, r in runs]),
     )
-    return write_files(out_dir, page, list(tables(df)), NOTE, to_csv(df, numbers(df)))
+    return write_files(out_dir, page, list(tables(df)), note, to_csv(df, numbers(df)))
 
 
 def section(df: pd.DataFrame, runs: Runs) -> dict[str, Any]:
@@ -175,6 +177,8 @@ def pictures(df: pd.DataFrame, runs: Runs, labels: Labels) -> list[Picture]:
 def command(config: RunConfig) -> str:
     """The command line that repeats the run of ``config``; only what differs from the defaults is spelled out."""
     words = ["graphclust", "run", config.method, "--data", config.data, "--seed", str(config.seed)]
+    if get_method(config.method).private:
+        words += ["--dry-run"]
     if config.n_clusters is not None:
         words += ["-k", str(config.n_clusters)]
     defaults = get_method(config.method)().get_params(deep=False)
