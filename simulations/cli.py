@@ -1,4 +1,4 @@
-"""The command line: ``fedclust simulate | compare | partition | assign | report | list``."""
+"""The command line: ``fedclust simulate | compare | partition | assign | report | list | deploy``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedclust.deploy.cli import commands as deploy_commands
 from graphclust.graph import InputError
 from graphclust.options import Json, Set, cell, emit, params, print_rows
 
@@ -258,6 +259,16 @@ def list_(kind: Kind, as_json: Json = False) -> None:
         rows = describe_scenarios()
         columns = list(rows[0])
     emit(rows, as_json, lambda: print_rows(columns, [[cell(r.get(c)) for c in columns] for r in rows]))
+
+
+def _declaration(scenario: str, seed: int) -> Any:
+    """The declaration of a scenario's federation."""
+    from simulations.setups import load_setup
+
+    return load_setup(scenario, seed).federation
+
+
+app.add_typer(deploy_commands(Path(__file__).parent / "flower_app", _declaration), name="deploy")
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import importlib
 import importlib.metadata
 import json
 import socket
@@ -16,6 +15,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from fedclust.config import FederationConfig
+from fedclust.data.folder import SUFFIXES
 from fedclust.deploy.certificates import (
     check_server,
     public_line,
@@ -40,7 +41,7 @@ def check_superlink(folder: Path, settings: SuperLinkSettings) -> list[str]:
     try:
         key = serialization.load_pem_private_key((folder / "server.key").read_bytes(), None)
     except (ValueError, TypeError) as e:
-        raise InputError(f"{folder / 'server.key'} is no private key ({e}); mend with: fedclust deploy renew DIR") from e
+        raise InputError(f"{folder / 'server.key'} is no private key ({e}); make one: fedclust deploy renew DIR") from e
     if key.public_key() != certificate.public_key():
         raise InputError(f"{folder / 'server.key'} does not belong to server.crt; copy both from the kit again, or "
                          "renew both with: fedclust deploy renew DIR")
@@ -122,7 +123,7 @@ def check_server_side(superlink: str, root_certificates: Path, *, needed: bool =
         told = f"nobody answers at {superlink} ({e.strerror or e})"
         if needed:
             raise InputError(f"{told}; start the SuperLink, and mind address and firewall") from e
-        return [f"note: {told}; the SuperNode tries until somebody does"]
+        return [f"note: {told} yet"]
     mine = importlib.metadata.version("flwr")
     if theirs is None:
         return [f"note: {superlink} does not tell its version of Flower; here it is {mine}"]
@@ -132,50 +133,49 @@ def check_server_side(superlink: str, root_certificates: Path, *, needed: bool =
     return [f"server: {superlink} answers over TLS, its certificate is good, Flower {theirs} there and {mine} here"]
 
 
-def check_data(data: str, folder: Path) -> tuple[str, str]:
+def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
     """What ``--data`` names, as the SuperNode passes it on, and what was found there.
 
     Parameters
     ----------
+    client : whose data they are
     data : folder of npz and csv files, module:function, or scenario:NAME:CLIENT
     folder : of the SuperNode, where modules are looked for first
     """
+    from fedclust.deploy.clients import own_client
+
     kind, colon, rest = data.partition(":")
     if colon and kind == "scenario":
-        if not all(rest.rpartition(":")[::2]):
+        name, _, served = rest.rpartition(":")
+        if not name or not served:
             raise InputError(f"data = {data!r} is not of the form scenario:NAME:CLIENT; as in "
                              "scenario:digits-3shift:client-0000")
-        return data, f"data: client {rest.rpartition(':')[2]} of the scenario {rest.rpartition(':')[0]}, for a trial"
-    if colon and not Path(data).exists():
-        return data, _check_function(kind, rest, folder)
-    return str(Path(data).expanduser().absolute()), _check_folder(Path(data).expanduser())
-
-
-def _check_function(module: str, name: str, folder: Path) -> str:
+        return data, f"data: client {served} of the scenario {name}, for a trial"
+    place = Path(data).expanduser().absolute()
+    passed_on = data if colon and not place.exists() else str(place)
+    if passed_on != data or not colon:
+        _check_folder(place)
     before = sys.path[:]
     sys.path.insert(0, str(folder.absolute()))
     try:
-        function = getattr(importlib.import_module(module), name, None)
-    except ImportError as e:
-        raise InputError(f"data = {module + ':' + name!r}: the module cannot be imported ({e}); put {module}.py into "
-                         f"{folder}, or install it where fedclust is") from e
+        mine = own_client(client, passed_on, _any_classes())
     finally:
         sys.path[:] = before
-    if not callable(function):
-        raise InputError(f"data = {module + ':' + name!r}: {module} has no function {name!r}")
-    return f"data: {module}:{name} is there"
+    n = len(mine.train) + len(mine.test) + len(mine.validation)
+    return passed_on, f"data: {n} labelled samples of {passed_on}"
 
 
-def _check_folder(folder: Path) -> str:
-    from fedclust.data.folder import client_files, read_samples
-
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"data = {str(folder)!r} is no folder; give one of .npz and .csv files, or module:function")
-    if not any(p.suffix in (".npz", ".csv") for p in folder.iterdir()):
+    if not any(p.suffix in SUFFIXES for p in folder.iterdir()):
         raise InputError(f"data = {str(folder)!r} holds no .npz and no .csv file; put labelled samples there")
-    files = client_files(folder)
-    n = sum(len(read_samples(file)[1]) for file in files)
-    return f"data: {n} labelled samples in {len(files)} files of {folder}"
+
+
+def _any_classes() -> FederationConfig:
+    """A config that data of any number of classes fit; the run's own is not known before it starts."""
+    return FederationConfig.model_validate({"algorithm": "local", "federation": {
+        "source": "own", "n_clients": 1, "partition": {"kind": "files", "n_classes": 2**31}}})
 
 
 def _check_private(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,14 @@ Days = Annotated[int, typer.Option(min=1, help="Days that the server's certifica
 PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the folder's]")]
 
 
-def commands(flower_app: Path) -> typer.Typer:
-    """The commands, for a ``flwr run`` of the app in ``flower_app``."""
+def commands(flower_app: Path, scenario: Callable[[str, int], Any]) -> typer.Typer:
+    """The commands.
+
+    Parameters
+    ----------
+    flower_app : folder of the app that ``flwr run`` packs
+    scenario : (name, seed) -> the declaration of a simulated federation, for trials
+    """
     app = typer.Typer(help="Run the same federation on machines that hold the data.", no_args_is_help=True)
     for name, command in (
         ("init", init), ("add-client", add_client), ("remove-client", remove_client), ("renew", renew),
@@ -33,9 +40,11 @@ def commands(flower_app: Path) -> typer.Typer:
         superlink: Address = None,
         root_certificates: Root = None,
         clients: Annotated[int | None, typer.Option(min=1, help="To wait for.  [default: the config's]")] = None,
-        folder: Annotated[str | None, typer.Option(help="At the server, for the result.  [default: run.yaml's]")] = None,
+        folder: Annotated[str | None, typer.Option(help="At the server: the result's.  [default: run.yaml's]")] = None,
         secure_aggregation: Annotated[bool, typer.Option("--secure-aggregation", help="Refused: not there.")] = False,
         detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the run's end.")] = False,
+        trial: Annotated[str | None, typer.Option(
+            "--scenario", help="For SuperNodes that serve clients of this simulated federation.")] = None,
         dry_run: DryRun = False,
         as_json: Json = False,
     ) -> None:
@@ -45,6 +54,8 @@ def commands(flower_app: Path) -> typer.Typer:
         changes = {"superlink": superlink, "root_certificates": root_certificates, "folder": folder,
                    "secure_aggregation": secure_aggregation or None}
         plan = runs.plan(what, clients, {k: v for k, v in changes.items() if v is not None})
+        if trial is not None:
+            plan = runs.on_scenario(plan, trial, scenario(trial, plan.config.federation.seed))
         command = runs.command(plan, flower_app)
         found = runs.check(plan, needed=not dry_run)
         if dry_run:
@@ -148,7 +159,7 @@ def register(folder: Folder, dry_run: DryRun = False, as_json: Json = False) -> 
 def supernode(
     folder: Folder,
     data: Annotated[str | None, typer.Option(
-        help="A folder of .npz or .csv files, module:function, or scenario:NAME:CLIENT.  [default: the folder's]")] = None,
+        help="Folder of .npz or .csv files, module:function, or scenario:NAME:CLIENT.  [default: the YAML's]")] = None,
     superlink: Address = None,
     root_certificates: Root = None,
     port: PortOption = None,
@@ -162,9 +173,9 @@ def supernode(
     folder = folder.absolute()
     held = _changed(settings.read_supernode(folder), data=data, superlink=superlink, port=port)
     if held.data is None:
-        raise InputError("data: none given; say with --data, or `data:` in supernode.yaml, where the client's samples are")
+        raise InputError("data: none given; say where the client's samples are, with --data or in supernode.yaml")
     root = (root_certificates or folder / "ca.crt").absolute()
-    passed_on, about = checks.check_data(held.data, folder)
+    passed_on, about = checks.check_data(held.client, held.data, folder)
     command = commands.supernode(folder, held, passed_on, root_certificates=root)
     found = [about, *checks.check_supernode(folder, held, root)]
     if dry_run:

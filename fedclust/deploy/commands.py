@@ -86,8 +86,7 @@ def flwr(folder: Path, *arguments: str) -> Command:
 
 def run(folder: Path, app: Path) -> Command:
     """``flwr run`` of an app with the run config that :func:`prepare_run` writes."""
-    return flwr(folder, "run", str(app), CONNECTION, "--run-config", str(flower_home(folder) / "run.toml"),
-                "--format", "json")
+    return flwr(folder, "run", str(app), CONNECTION, "--run-config", str(flower_home(folder) / "run.toml"))
 
 
 def prepare_run(folder: Path, config: Mapping[str, str | int]) -> None:

@@ -72,8 +72,8 @@ def ask(folder: Path, *arguments: str) -> dict[str, Any]:
         reply = {}
     if not reply.get("success"):
         reason = str(reply.get("error-message", told)).strip().splitlines()
-        raise InputError(f"flwr {' '.join(arguments)}: {reason[-1] if reason else 'no answer'}; is the SuperLink up, and "
-                         "is this machine let through to it?")
+        raise InputError(f"flwr {' '.join(arguments)}: {reason[-1] if reason else 'no answer'}; is the SuperLink up, "
+                         "and is this machine let through to it?")
     return reply
 
 

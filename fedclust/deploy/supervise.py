@@ -61,7 +61,7 @@ def keep_supernode(
     since, pause = time.monotonic(), first
     while True:
         started = time.monotonic()
-        code, status = _once(command, show)
+        code, status = run_shown(command, show)
         if status == 0:
             return 0
         now = time.monotonic()
@@ -112,8 +112,13 @@ def _admit(
             tell(f"error: the clients' keys are not registered: {e}")
 
 
-def _once(command: Command, show: Callable[[str], None]) -> tuple[int | None, int]:
-    """Run it to its end, or until SIGTERM: Flower's exit code, if it wrote one, and the status of the process."""
+def run_shown(command: Command, show: Callable[[str], None]) -> tuple[int | None, int]:
+    """Run a command to its end, or until SIGTERM, and show what it writes, line by line.
+
+    Returns
+    -------
+    Flower's exit code, None where it wrote none, and the status of the process
+    """
     last: deque[str] = deque(maxlen=60)
     with terminable():
         process = command.start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
