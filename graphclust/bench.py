@@ -7,18 +7,17 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from graphclust.atomic import write_atomic
+from graphclust.config_file import read_model
 from graphclust.data import load
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 from graphclust.runs.record import Device, RunConfig
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class DataSetting(BaseModel):
@@ -114,21 +113,6 @@ def load_bench(path: Path) -> BenchConfig:
 def _beside(path: Path, ref: str) -> str:
     near = path.parent / ref
     return str(near) if ref.endswith((".yaml", ".yml")) and near.exists() else ref
-
-
-def read_model(path: Path, model: type[M]) -> M:
-    """Read a YAML file into ``model``; InputError naming the file, the key and the keys there are."""
-    if not path.is_file():
-        raise InputError(f"the config {path} does not exist; give a YAML file, see configs/ for examples")
-    try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as e:
-        raise InputError(f"the config {path} is not valid YAML: {e}") from e
-    except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        allowed = ", ".join(model.model_fields)
-        raise InputError(f"the config {path} is wrong at {where!r}: {first['msg']}; its keys are: {allowed}") from e
 
 
 def check_data(config: BenchConfig) -> None:

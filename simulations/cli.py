@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedclust.deploy.cli import commands as deploy_commands
+from fedclust.deploy.cli import deploy_app
 from graphclust.graph import InputError
 from graphclust.options import Json, Set, cell, emit, params, print_rows
 
@@ -268,7 +268,7 @@ def _declaration(scenario: str, seed: int) -> Any:
     return load_setup(scenario, seed).federation
 
 
-app.add_typer(deploy_commands(Path(__file__).parent / "flower_app", _declaration), name="deploy")
+app.add_typer(deploy_app(Path(__file__).parent / "flower_app", _declaration), name="deploy")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from fedclust.algorithms import get_algorithm
 from fedclust.config import Engine, FederationConfig
 from fedclust.data.build import build_federation
 from fedclust.data.spec import FederationSpec
-from graphclust.bench import read_model
+from graphclust.config_file import read_model
 from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 from simulations.setups import Setup, load_setup

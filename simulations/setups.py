@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedclust.data.spec import FederationSpec
-from graphclust.bench import read_model
+from graphclust.config_file import read_model
 from graphclust.data.reference import parse_ref
 from simulations.scenarios import scenario
 

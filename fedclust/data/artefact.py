@@ -16,7 +16,7 @@ from fedclust.data.client import ClientData, Federation
 from fedclust.data.spec import FederationSpec
 from fedclust.data.stored import SPLITS, client_bytes, read_client
 from graphclust.atomic import write_atomic
-from graphclust.bench import read_model
+from graphclust.config_file import read_model
 from graphclust.graph import InputError
 
 if TYPE_CHECKING:

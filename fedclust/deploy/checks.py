@@ -11,12 +11,11 @@ import ssl
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from fedclust.config import FederationConfig
-from fedclust.data.folder import SUFFIXES
 from fedclust.deploy.certificates import (
     check_server,
     public_line,
@@ -141,6 +140,11 @@ def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
     client : whose data they are
     data : folder of npz and csv files, module:function, or scenario:NAME:CLIENT
     folder : of the SuperNode, where modules are looked for first
+
+    Raises
+    ------
+    InputError
+        Nothing there, or nothing that a client could train on.
     """
     from fedclust.deploy.clients import own_client
 
@@ -166,14 +170,18 @@ def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
 
 
 def _check_folder(folder: Path) -> None:
+    from fedclust.data.folder import SUFFIXES
+
     if not folder.is_dir():
         raise InputError(f"data = {str(folder)!r} is no folder; give one of .npz and .csv files, or module:function")
     if not any(p.suffix in SUFFIXES for p in folder.iterdir()):
         raise InputError(f"data = {str(folder)!r} holds no .npz and no .csv file; put labelled samples there")
 
 
-def _any_classes() -> FederationConfig:
+def _any_classes() -> Any:
     """A config that data of any number of classes fit; the run's own is not known before it starts."""
+    from fedclust.config import FederationConfig
+
     return FederationConfig.model_validate({"algorithm": "local", "federation": {
         "source": "own", "n_clients": 1, "partition": {"kind": "files", "n_classes": 2**31}}})
 

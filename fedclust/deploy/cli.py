@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ Days = Annotated[int, typer.Option(min=1, help="Days that the server's certifica
 PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the folder's]")]
 
 
-def commands(flower_app: Path, scenario: Callable[[str, int], Any]) -> typer.Typer:
+def deploy_app(flower_app: Path, scenario: Callable[[str, int], Any]) -> typer.Typer:
     """The commands.
 
     Parameters
@@ -175,7 +177,8 @@ def supernode(
     if held.data is None:
         raise InputError("data: none given; say where the client's samples are, with --data or in supernode.yaml")
     root = (root_certificates or folder / "ca.crt").absolute()
-    passed_on, about = checks.check_data(held.client, held.data, folder)
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # what reads data need not stay in memory
+        passed_on, about = apart.submit(checks.check_data, held.client, held.data, folder).result()
     command = commands.supernode(folder, held, passed_on, root_certificates=root)
     found = [about, *checks.check_supernode(folder, held, root)]
     if dry_run:
@@ -190,7 +193,13 @@ def status(folder: Folder, as_json: Json = False) -> None:
     from fedclust.deploy import runs
 
     document = runs.status(folder.absolute())
-    emit(document, as_json, lambda: [_table_of(document[name]) for name in ("clients", "runs")])
+
+    def to_person() -> None:
+        for rows in document.values():
+            if rows:
+                print_rows(list(rows[0]), [[cell(v) for v in row.values()] for row in rows])
+
+    emit(document, as_json, to_person)
 
 
 def stop(
@@ -239,8 +248,3 @@ def _show(text: str) -> None:
 
 def _table(document: dict[str, Any]) -> None:
     print_rows(["what", "value"], [[k, cell(v)] for k, v in document.items()])
-
-
-def _table_of(rows: list[dict[str, Any]]) -> None:
-    if rows:
-        print_rows(list(rows[0]), [[cell(v) for v in row.values()] for row in rows])

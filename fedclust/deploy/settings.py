@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from graphclust.bench import read_model
+from graphclust.config_file import read_model
 from graphclust.graph import InputError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
