@@ -17,12 +17,12 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import eigsh
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from graphclust.graph import Graph, InputError
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.monitor import Monitor
-from graphclust.privacy.ledger import Event, Ledger, charge, settle
+from graphclust.privacy.ledger import NODE_DP, Event, Ledger, charge, settle
 from graphclust.privacy.mechanisms import count_scale, private_count, spent
 from graphclust.privacy.predictor import Prediction, predict, recommend
 from graphclust.privacy.sampling import Uniform, os_uniform, seeded_uniform
@@ -60,6 +60,7 @@ class PrivateClusterer(GraphClusterer):
         "density": [Interval(Real, 0, 1, closed="both"), None],
         "contrast": [Interval(Real, 0, 1, closed="right")],
         "count_share": [Interval(Real, 0, 1, closed="neither")],
+        "unit": [StrOptions({"edge", "node"})],
         "force": ["boolean"],
         "budget": [str, Path, None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
@@ -142,6 +143,8 @@ class PrivateClusterer(GraphClusterer):
     def check_params(self) -> None:
         """Refuse what can be refused without the graph."""
         super().check_params()
+        if self.unit == "node":
+            raise InputError(f"unit = 'node': {NODE_DP}; use unit='edge'")
         if self.epsilon is None:
             raise InputError(f"{self.name} needs the parameter epsilon, which is None; give the privacy loss that you "
                              "accept, for example 1 (graphclust predict helps to choose)")

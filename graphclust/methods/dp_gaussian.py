@@ -23,7 +23,7 @@ class DpGaussian(PrivateClusterer):
 
     Parameters
     ----------
-    n_clusters, epsilon, density, contrast, count_share, force, budget, n_init, random_state
+    n_clusters, epsilon, density, contrast, count_share, unit, force, budget, n_init, random_state
         As for ``dp_rr``.
     delta : float in (0, 1/n)
     weight_bound : float > 0 or None
@@ -43,7 +43,7 @@ class DpGaussian(PrivateClusterer):
 
     def __init__(
         self, n_clusters: int | None = None, *, epsilon: float | None = None, delta: float | None = None,
-        density: float | None = None, contrast: float = 0.5, count_share: float = 0.05,
+        density: float | None = None, contrast: float = 0.5, count_share: float = 0.05, unit: str = "edge",
         weight_bound: float | None = None, force: bool = False, budget: str | Path | None = None, n_init: int = 50,
         random_state: Any = None,
     ) -> None:
@@ -53,6 +53,7 @@ class DpGaussian(PrivateClusterer):
         self.density = density
         self.contrast = contrast
         self.count_share = count_share
+        self.unit = unit
         self.weight_bound = weight_bound
         self.force = force
         self.budget = budget

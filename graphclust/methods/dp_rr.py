@@ -33,6 +33,8 @@ class DpRr(PrivateClusterer):
     contrast : float in (0, 1], default 0.5
         Assumed (p - q) as a share of the most that the density allows; only the prediction uses it.
     count_share : float in (0, 1), default 0.05
+    unit : "edge"
+        What is protected. "node" is refused with the reason.
     regularise : bool, default False
         Divide by the root of the noisy degrees plus their mean (Qin & Rohe 2013): for graphs with uneven degrees.
     force : bool, default False
@@ -55,14 +57,15 @@ class DpRr(PrivateClusterer):
 
     def __init__(
         self, n_clusters: int | None = None, *, epsilon: float | None = None, density: float | None = None,
-        contrast: float = 0.5, count_share: float = 0.05, regularise: bool = False, force: bool = False,
-        budget: str | Path | None = None, n_init: int = 50, random_state: Any = None,
+        contrast: float = 0.5, count_share: float = 0.05, unit: str = "edge", regularise: bool = False,
+        force: bool = False, budget: str | Path | None = None, n_init: int = 50, random_state: Any = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.epsilon = epsilon
         self.density = density
         self.contrast = contrast
         self.count_share = count_share
+        self.unit = unit
         self.regularise = regularise
         self.force = force
         self.budget = budget

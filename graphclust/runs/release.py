@@ -29,7 +29,7 @@ def release(config: RunConfig, out: Path | None, *, seed: int | None = None) -> 
     Parameters
     ----------
     config : of a private method
-    out : the bundle's folder, which must not hold anything; None: releases/<method>-<data>-<time>
+    out : the bundle's folder, which must not hold anything; None: releases/<method>-<time>
     seed : of a dry run, whose guarantee is void; None: noise from the operating system's entropy
 
     Returns
@@ -49,8 +49,7 @@ def release(config: RunConfig, out: Path | None, *, seed: int | None = None) -> 
     clusterer: Any = get_method(config.method)(
         **config.params, n_clusters=config.n_clusters, random_state=seed)
     clusterer.check_params()
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    out = out or Path("releases") / f"{config.method}-{Path(config.data).stem.replace(':', '_')}-{stamp}"
+    out = out or Path("releases") / f"{config.method}-{datetime.now(UTC):%Y%m%dT%H%M%S-%f}"
     if out.exists() and any(out.iterdir()):
         raise InputError(f"the release folder {out} is not empty; a release is never replaced: give another --out")
     budget = clusterer.budget
