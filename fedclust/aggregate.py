@@ -88,7 +88,7 @@ def robust_average(updates: Tensor, weights: Tensor, robust: Robust) -> Tensor:
                           else torch.tensor(robust.clip))
     if robust.average == "median":
         return weighted_median(updates, weights)
-    return trimmed_mean(updates, weights, robust.trim if robust.average == "trimmed_mean" else 0.0)
+    return trimmed_mean(updates, weights, robust.share if robust.average == "trimmed_mean" else 0.0)
 
 
 def clipped(updates: Tensor, bound: Tensor) -> Tensor:

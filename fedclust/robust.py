@@ -1,4 +1,4 @@
-"""What a server does about clients that poison: its settings, a score of every client in a round, and the alarm."""
+"""What a server does about clients that poison or send what cannot be used."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ class Robust(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Largest share of attackers expected: of a group's weight that the trimmed mean drops at each end, and of the
+    clients that may be left out as suspects."""
     average: Literal["mean", "trimmed_mean", "median"] = "mean"
     """Of the updates in a group, coordinate by coordinate, weighted as the algorithm weighs them."""
-    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
-    """Share of a group's weight that the trimmed mean drops at each end: the largest share of attackers expected."""
     clip: Annotated[float, Field(gt=0)] | Literal["median"] | None = None
     """Longest update: a length, or the median of the lengths in the group; longer ones are scaled down to it."""
+    exclude: bool = False
+    """Suspects (see :mod:`fedclust.suspects`) are not asked again; False: they are reported only."""
+    alarm: Annotated[float, Field(gt=0)] = 3.5
+    """Modified z-score from which a client is suspected; 3.5: Iglewicz and Hoaglin, 1993, ISBN 9780873892476."""
+    unusable_rounds: Annotated[int, Field(ge=1)] = 5
+    """A client whose first so many replies could none of them be used is not asked again."""
 
     @property
     def plain(self) -> bool:

@@ -27,6 +27,7 @@ from fedclust.models import Model
 from fedclust.newcomers import meet_newcomers
 from fedclust.rounds import Registry, RunStopped, Sent, find_again, handshake, select, sound_reports
 from fedclust.state import Checkpoint, FederationResult, History, mean
+from fedclust.suspects import agreement_of, excluded, suspects
 from graphclust.graph import InputError
 from graphclust.monitor import Monitor, Silent
 
@@ -116,7 +117,8 @@ class ClusteredStrategy(Strategy):
         everyone = c.fraction == 1 or self.algorithm.needs_everyone(self._state)
         chosen = range(len(ids)) if everyone else select(len(ids), c.fraction, c.seed, server_round)
         measure = c.evaluate_every > 0 and server_round % c.evaluate_every == 0
-        payloads = {ids[i]: self.algorithm.payload(self._state, i) for i in chosen}
+        out = excluded(self._history.rounds, len(ids), c.robust)
+        payloads = {ids[i]: self.algorithm.payload(self._state, i) for i in chosen if ids[i] not in out}
         return self._address(payloads, "train", {"round": server_round, "evaluate": measure})
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[None, MetricRecord]:
@@ -136,15 +138,20 @@ class ClusteredStrategy(Strategy):
         at = torch.tensor([position[client] for client in reports])
         sizes = torch.tensor(self._registry.n, dtype=torch.float32)
         together, phase = stacked(reports.values()), next(iter(self._payloads.values())).phase
-        self._state = self.algorithm.update(
-            self._state, Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust))
+        stack = Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust)
+        before, self._state = self._state, self.algorithm.update(self._state, stack)
         values = _table({client: contents[client] for client in reports}, position)
+        agreement = agreement_of(before, self._state, [self._payloads[client] for client in reports], stack)
         means = {name: mean(t) for name, t in values.items()}
         row = {
             "round": server_round, "phase": phase, "participants": list(reports), "failures": failures, "mean": means,
             "bytes_down": self._bytes_down, "bytes_up": sum(tensor_bytes(c) for c in contents.values()),
         }
-        self._history.add(row, {**values, "group": _groups(self._state["weights"])})
+        nobody = torch.full((len(position),), math.nan)
+        self._history.add(row, {**values, "group": _groups(self._state["weights"]),
+                                "agreement": nobody.index_copy(0, at, agreement)})
+        row["unusable"] = list(unsound)
+        row["suspects"] = suspects(self._history.tables["agreement"], self._registry.ids, self.config.robust)
         return None, MetricRecord({name: value for name, value in means.items() if value is not None})
 
     def configure_evaluate(

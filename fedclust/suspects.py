@@ -1,0 +1,101 @@
+"""Which clients poison, judged without data and without labels: by how their updates agree with their group's.
+
+Agreement of client i in a round: the cosine between its update and the sum of the others' updates in its group, each
+brought to length 1, so that nobody counts more than once by sending much. Clients are judged by the mean of their last
+:data:`WINDOW` agreements: one round says little where clients hold unlike labels. A client is suspected when it lies
+more than ``alarm`` modified z-scores, (median - mean_i) / (1.4826 MAD), below the median of all clients (Iglewicz and
+Hoaglin, 1993, ISBN 9780873892476).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from fedclust.aggregate import flatten
+from fedclust.algorithms.base import Payload, Reports, State, models
+from fedclust.robust import Robust
+
+WINDOW, LEAST_ROUNDS = 10, 5
+"""Rounds of a client whose agreement is averaged, and with fewer than which it is not judged."""
+LEAST_GROUP = 4
+"""In a group with fewer replies nobody is scored: there is no majority to disagree with."""
+LEAST_SPREAD = 0.1
+"""Cosines closer together than this are alike, however much closer the others are."""
+
+
+def agreements(updates: Tensor, groups: Tensor) -> Tensor:
+    """cos(u_i, sum_{j in group of i, j != i} u_j / |u_j|) of updates (S, P) with groups (S,); NaN in small groups."""
+    unit, out = normalize(updates.double()), torch.full((len(updates),), torch.nan)
+    for k in groups.unique():
+        members = (groups == k).nonzero()[:, 0]
+        if len(members) >= LEAST_GROUP:
+            own = unit[members]
+            out[members] = cosine_similarity(own, own.sum(0) - own).float()
+    return out
+
+
+def agreement_of(before: State, after: State, payloads: Sequence[Payload], reports: Reports) -> Tensor:
+    """The agreement (S,) of every reply of a training round; NaN for what was not trained from a group's model.
+
+    Parameters
+    ----------
+    before, after : the state that was sent, and the one that came of it: a client's group is the one it has then
+    payloads : what the client of each reply was sent
+    reports : the round's sound replies
+    """
+    old, nothing = models(before), torch.full((len(payloads),), torch.nan)
+    if reports.phase != "train" or not reports.models or set(old) != set(reports.models):
+        return nothing
+    sent = next(iter(reports.models.values())).shape[1]
+    groups = after["weights"][reports.clients].nan_to_num(0).argmax(1)
+    rows, origin, place = [], [], []
+    for s, (payload, group) in enumerate(zip(payloads, groups.tolist(), strict=True)):
+        given = payload.groups
+        start = given[0] if len(given) == 1 else group
+        if payload.family == "model" and start in given and (sent == 1 or sent == len(given)):
+            rows.append(s)
+            origin.append(start)
+            place.append(given.index(start) if sent > 1 else 0)
+    if not rows:
+        return nothing
+    moved = {name: t[rows, place] - old[name][origin] for name, t in reports.models.items() if t.is_floating_point()}
+    return nothing.index_copy(0, torch.tensor(rows), agreements(flatten(moved), groups[rows]))
+
+
+def suspicion(table: Tensor) -> Tensor:
+    """Modified z-scores (N,) of agreements (R, N): how far a client lies below the others; NaN: not judged yet."""
+    known = [column[~column.isnan()][-WINDOW:] for column in table.T]
+    means = torch.stack([own.mean() if len(own) >= LEAST_ROUNDS else own.new_tensor(torch.nan) for own in known])
+    middle = means.nanmedian()
+    spread = 1.4826 * (means - middle).abs().nanmedian()
+    return (middle - means) / spread.clamp_min(LEAST_SPREAD)
+
+
+def suspects(table: Tensor, ids: Sequence[str], robust: Robust) -> dict[str, float]:
+    """Clients beyond the alarm and their z-scores, the most suspect first."""
+    z = suspicion(table)
+    return {ids[i]: round(float(z[i]), 2) for i in z.nan_to_num(0).argsort(descending=True) if z[i] > robust.alarm}
+
+
+def excluded(rounds: Sequence[Mapping[str, Any]], n_clients: int, robust: Robust) -> dict[str, str]:
+    """Clients that are not asked any more after these rounds (rows of the history), and why.
+
+    Of the suspects at most ``share`` of all clients, those that were suspected first.
+    """
+    tried = Counter(client for row in rounds for client in row.get("unusable", []))
+    worked = {client for row in rounds for client in row["participants"]}
+    out = {client: f"none of its {n} replies could be used" for client, n in sorted(tried.items())
+           if n >= robust.unusable_rounds and client not in worked}
+    if robust.exclude:
+        first: dict[str, str] = {}
+        for row in rounds:
+            for client, z in row.get("suspects", {}).items():
+                first.setdefault(client, f"suspected in round {row['round']} (z = {z:g})")
+        out |= dict(list(first.items())[: int(robust.share * n_clients)])
+    return out
