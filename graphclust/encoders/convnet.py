@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from graphclust.encoders.initial import uniform_
+from graphclust.encoders.initial import blank, uniform_
 
 
 class ConvNet(nn.Module):
@@ -27,9 +27,9 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         c, height, width = input_shape
-        self.first = nn.utils.skip_init(nn.Conv2d, c, channels[0], 3, padding=1)
-        self.second = nn.utils.skip_init(nn.Conv2d, channels[0], channels[1], 3, padding=1)
-        self.last = nn.utils.skip_init(nn.Linear, channels[1] * (height // 4) * (width // 4), out)
+        self.first = blank(nn.Conv2d, c, channels[0], 3, padding=1)
+        self.second = blank(nn.Conv2d, channels[0], channels[1], 3, padding=1)
+        self.last = blank(nn.Linear, channels[1] * (height // 4) * (width // 4), out)
         for layer in (self.first, self.second, self.last):
             uniform_(layer, math.prod(layer.weight.shape[1:]), generator)
 

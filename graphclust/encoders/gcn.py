@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from graphclust.encoders.initial import uniform_
+from graphclust.encoders.initial import blank, uniform_
 
 
 class GCN(nn.Module):
@@ -22,7 +22,7 @@ class GCN(nn.Module):
 
     def __init__(self, sizes: Sequence[int], generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(blank(nn.Linear, a, b) for a, b in pairwise(sizes))
         for layer in self.layers:
             uniform_(layer, layer.in_features, generator)
 

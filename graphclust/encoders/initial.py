@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
+
+
+def blank(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
+    """A layer whose weights are still to be set; the global stream stays as it is.
+
+    As ``torch.nn.utils.skip_init``, which imports sympy on its way: a third of a second in every process that builds a
+    model, and a deployed client is a process for every message.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return kind(*args, **options)
 
 
 def uniform_(layer: nn.Module, fan_in: int, generator: torch.Generator | None) -> None:

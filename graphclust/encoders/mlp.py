@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from graphclust.encoders.initial import uniform_
+from graphclust.encoders.initial import blank, uniform_
 from graphclust.encoders.sparse import SparseInput
 
 # Above four times this many rows the layers (but a sparse first one) work on that many at a time: the backward pass
@@ -28,9 +28,7 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int], generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, a, b) for a, b in pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(blank(nn.Linear, a, b) for a, b in pairwise(sizes))
         for layer in self.layers:
             uniform_(layer, layer.in_features, generator)
 
