@@ -156,7 +156,8 @@ def _of_function(client: str, data: str, rule: Files, seed: int) -> ClientData:
         raise InputError(f"data = {data!r}: split has shape {split.shape} and the words "
                          f"{', '.join(map(repr, sorted(set(split.ravel().tolist()))[:4]))}; give one of "
                          f"{', '.join(SPLITS)} for each of {len(y)} samples")
-    return ClientData(client, **{s: Split(torch.from_numpy(x[split == s]), labels[split == s]) for s in SPLITS})
+    train, test, validation = (Split(torch.from_numpy(x[split == s]), labels[split == s]) for s in SPLITS)
+    return ClientData(client, train, test, validation)
 
 
 def _call(client: str, data: str) -> Mapping[str, Any]:

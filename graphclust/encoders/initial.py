@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 
-def blank(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def blank(kind: type[Layer], *args: Any, **options: Any) -> Layer:
     """A layer whose weights are still to be set; the global stream stays as it is.
 
     As ``torch.nn.utils.skip_init``, which imports sympy on its way: a third of a second in every process that builds a
