@@ -188,10 +188,13 @@ def supernode(
     raise typer.Exit(supervise.keep_supernode(command, _tell, _show))
 
 
-def status(folder: Folder, as_json: Json = False) -> None:
+def status(folder: Folder, dry_run: DryRun = False, as_json: Json = False) -> None:
     """The SuperNodes and the runs of a SuperLink, from its folder or the run folder."""
     from fedclust.deploy import runs
 
+    if dry_run:
+        _dry(runs.listing(folder.absolute()), [], as_json)
+        return
     document = runs.status(folder.absolute())
 
     def to_person() -> None:
@@ -203,11 +206,15 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
 
 def stop(
-    folder: Folder, run_id: Annotated[int, typer.Argument(help="As status tells.")], as_json: Json = False
+    folder: Folder, run_id: Annotated[int, typer.Argument(help="As status tells.")], dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Stop a run; its last finished round stays in its folder, and the same run goes on from there."""
     from fedclust.deploy import runs
 
+    if dry_run:
+        _dry(runs.stopping(folder.absolute(), run_id), [], as_json)
+        return
     document = runs.stop(folder.absolute(), run_id)
     emit(document, as_json, lambda: _table(document))
 

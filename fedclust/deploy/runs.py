@@ -141,20 +141,36 @@ def status(folder: Path) -> dict[str, list[dict[str, Any]]]:
                 "online at": node["online-at"]} for node in nodes(folder) if node["status"] != "unregistered"]
     runs = [{"run": row["run-id"], "status": row["status"], "elapsed": row["elapsed"],
              "details": row["status-details"], "bytes": row["network-traffic"]["total-bytes"]}
-            for row in ask(folder, "ls", CONNECTION)["runs"]]
+            for row in ask(folder, *listing(folder).arguments[1:])["runs"]]
     return {"clients": sorted(clients, key=lambda row: row["client"]), "runs": runs}
+
+
+def listing(folder: Path) -> Command:
+    """``flwr ls``, as :func:`status` asks it."""
+    _superlink_of(folder)
+    return flwr(folder, "ls", CONNECTION)
 
 
 def stop(folder: Path, run: int) -> dict[str, Any]:
     """Stop a run."""
     _reach(folder)
-    ask(folder, "stop", str(run), CONNECTION)
+    ask(folder, *stopping(folder, run).arguments[1:])
     return {"run": run, "status": "stopped"}
+
+
+def stopping(folder: Path, run: int) -> Command:
+    """``flwr stop``."""
+    _superlink_of(folder)
+    return flwr(folder, "stop", str(run), CONNECTION)
+
+
+def _superlink_of(folder: Path) -> tuple[str, Path]:
+    settings = read_run(folder) if (folder / "run.yaml").is_file() else read_superlink(folder)
+    return address_of(folder, settings)
 
 
 def _reach(folder: Path) -> None:
     """Make the folder's SuperLink known to ``flwr``, and see that it answers."""
-    settings = read_run(folder) if (folder / "run.yaml").is_file() else read_superlink(folder)
-    address, root = address_of(folder, settings)
+    address, root = _superlink_of(folder)
     check_server_side(address, root, needed=True)
     connect(folder, address, root)
