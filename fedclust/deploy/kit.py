@@ -109,9 +109,9 @@ def init(
         raise InputError(f"clients: {twice[0]!r} is there twice; every client has a name of its own")
     for client in clients:
         _check_name(client)
-    superlink = join(*address(join(server_name, port)))
     authority = new_authority()
     server = server_certificate(authority, [server_name, *names], days)
+    superlink = join(*address(join(server_name, port)))
     with _filled(root) as folder:
         kit = Kit(folder)
         write_atomic(kit.authority / "ca.crt", authority.certificate_pem)
