@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
