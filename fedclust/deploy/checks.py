@@ -214,12 +214,15 @@ def _version(host: str, port: int, root_certificates: Path) -> str | None:
     try:
         connection.request("GET", "/openapi.json")
         reply = connection.getresponse()
-        held = json.loads(reply.read()) if reply.status == 200 else {}
-        return str(held["info"]["version"])
-    except (KeyError, ValueError, http.client.HTTPException):
+        status, body = reply.status, reply.read()
+    except http.client.HTTPException:
         return None
     finally:
         connection.close()
+    try:
+        return str(json.loads(body)["info"]["version"]) if status == 200 else None
+    except (KeyError, TypeError, json.JSONDecodeError):  # no broader: a refused certificate is a ValueError too
+        return None
 
 
 def _days(left: int) -> str:

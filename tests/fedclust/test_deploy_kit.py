@@ -163,6 +163,11 @@ def test_a_kit_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_names_that_yaml_reads_as_something_else(tmp_path):
+    kit = kits.init(tmp_path / "kit", "localhost", ["no", "1e5", "007"])
+    assert [read_supernode(kit.supernode(c)).client for c in kit.clients] == ["007", "1e5", "no"]
+
+
 def test_clients_come_and_go(tmp_path):
     kit = kits.init(tmp_path / "kit", "localhost", ["a", "b"])
     comments = [line for line in (kit.run / "federation.yaml").read_text().splitlines() if "#" in line]
@@ -179,7 +184,7 @@ def test_clients_come_and_go(tmp_path):
     assert [line for line in text.splitlines() if "#" in line] == comments
     with pytest.raises(InputError, match="'a' is not in"):
         kits.remove_client(kit.root, "a")
-    with pytest.raises(InputError, match="'c' is in .* already"):
+    with pytest.raises(InputError, match=r"'c' is in .* already"):
         kits.add_client(kit.root, "c")
     with pytest.raises(InputError, match="no deployment kit"):
         kits.add_client(tmp_path, "d")
