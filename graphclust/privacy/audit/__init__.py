@@ -19,7 +19,7 @@ from graphclust.methods._private import PrivateClusterer
 from graphclust.monitor import Monitor
 from graphclust.privacy.audit.canary import canaries
 from graphclust.privacy.audit.finding import Finding
-from graphclust.privacy.audit.likelihood import count, noise
+from graphclust.privacy.audit.likelihood import count, noise, scale
 from graphclust.privacy.audit.replay import replay
 from graphclust.privacy.audit.sensitivity import fuzz
 from graphclust.privacy.sampling import os_uniform, seeded_uniform
@@ -28,6 +28,9 @@ __all__ = ["Finding", "audit"]
 
 ATTEMPTS = 8
 """The most rows with chance in them; each takes that share of 1 - confidence."""
+
+SCALE_RELEASES = 50
+"""Releases whose noise is measured."""
 
 
 def audit(
@@ -59,6 +62,7 @@ def audit(
     uniform = os_uniform if random_state is None else seeded_uniform(np.random.default_rng(random_state))
     sensitivity, worst = fuzz(model, n, pairs, rng, monitor)
     found = [sensitivity, replay(model, n, 20, rng, monitor)]
+    found.append(scale(model, worst, SCALE_RELEASES, alpha, uniform=uniform))
     found += noise(model, worst, trials, alpha, uniform=uniform, monitor=monitor)
     published = count(model, worst.pair, trials, alpha, random_state=random_state, monitor=monitor)
     found += [published] if published else []

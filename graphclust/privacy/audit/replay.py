@@ -51,7 +51,7 @@ def replay(
         monitor.step(step, {})
     said = "; ".join(f"{name} depends on the graph ({count} of {trials})" for name, count in faults.items())
     return Finding("replay", float(model.epsilon), delta_claimed(model), None, None, trials, bool(faults),
-                   said or f"{', '.join(want)}: the same for the same noisy values")
+                   said or "labels, embedding, events and public values are the same for the same noisy values")
 
 
 def _results(
