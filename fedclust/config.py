@@ -25,7 +25,7 @@ class Attack(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["none", "label_flip", "sign_flip", "nan", "noise"] = "none"
-    """Train on C - 1 - y; send theta - scale (theta_i - theta); send NaN; send normal noise, standard deviation scale."""
+    """Train on C - 1 - y; send theta - scale (theta_i - theta); send NaN; send noise of standard deviation scale."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Of the training clients, drawn by the run's seed."""
     clients: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ samples has NaN and is left out of every mean. True groups are used here, after 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,9 @@ METRICS: dict[str, Metric] = {
     "features_nmi": Metric("k-means NMI", True, "NMI of k-means on the prepared features of all nodes"),
     "features_ari": Metric("k-means ARI", True, "ARI of k-means on the prepared features of all nodes"),
     "features_f1": Metric("k-means F1", True, "F1 of k-means on the prepared features of all nodes"),
+    "attackers": Metric("attackers", True, "test accuracy of the clients that poison, which no other metric counts"),
+    "caught": Metric("caught", True, "share of the clients that poison that were suspected or left out"),
+    "false_alarms": Metric("false alarms", False, "share of the honest clients that were suspected or left out"),
     "n_groups": Metric("groups", False, "groups that hold a client"),
     "groups_of_several": Metric("groups > 1", False, "groups that hold more than one client"),
     "largest_group": Metric("largest", False, "share of the clients in the largest group"),
@@ -191,6 +195,23 @@ def evaluate(outcome: Outcome) -> dict[str, float]:
         if shots != ALL:
             metrics[f"{name}_agreement"] = float(row["agreement"])
     return metrics
+
+
+def poisoning(outcome: Outcome, accused: Collection[str]) -> dict[str, float]:
+    """``attackers``, ``caught`` and ``false_alarms``; without attackers the last alone.
+
+    Parameters
+    ----------
+    accused : the clients that were suspected in some round, or left out
+    """
+    hit = outcome.clients["id"].isin(list(accused)).to_numpy()
+    bad = outcome.truth.get("attacker", np.zeros(len(hit))) > 0
+    values = {"false_alarms": float(hit[~bad].mean())}
+    if bad.any():
+        values |= {"caught": float(hit[bad].mean())}
+        if outcome.predicts:
+            values["attackers"] = spread(outcome.accuracy[-1, bad])["local"]
+    return values
 
 
 def compare(outcome: Outcome, reference: Outcome) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,18 @@ class Outcome:
     def found(self) -> np.ndarray:
         """The last group (N,) of each client, -1 for none."""
         return self.groups[-1]
+
+    @property
+    def honest(self) -> Outcome:
+        """The same without the clients that a simulation let attack."""
+        if "attacker" not in self.truth:
+            return self
+        keep = self.truth["attacker"] == 0
+        return replace(
+            self, clients=self.clients[keep].drop(columns="true_attacker").reset_index(drop=True),
+            accuracy=self.accuracy[:, keep], validation=self.validation[:, keep], groups=self.groups[:, keep],
+            weights=self.weights[keep], similarity=None if self.similarity is None else self.similarity[keep][:, keep],
+        )
 
     @property
     def predicts(self) -> bool:

@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import Field
+
 from fedclust.config import FederationConfig
-from fedclust.evaluation import evaluate
+from fedclust.evaluation import evaluate, poisoning
 from fedclust.outcome import outcome
 from fedclust.state import FederationResult
+from fedclust.suspects import excluded
 from graphclust.runs.base import Record, finite
 from graphclust.runs.store import RunDir
 
@@ -29,6 +32,11 @@ class FederationRecord(Record):
     left_out: int = 0
     """Replies that were late, failed, not finite or of the wrong shape, and so left out of their round."""
 
+    suspects: dict[str, list[int]] = Field(default_factory=dict)
+    """Clients whose updates disagreed with their group's, and the rounds after which they were suspected."""
+    excluded: dict[str, str] = Field(default_factory=dict)
+    """Clients that were not asked any more, and why."""
+
     def facts(self) -> dict[str, Any]:
         """Columns of the index."""
         c = self.config
@@ -45,6 +53,7 @@ class FederationRecord(Record):
             "bytes_down": self.bytes_down, "seconds_per_round": self.seconds_per_round, "left_out": self.left_out,
             "timings": finite(self.timings), "peak_memory_mb": self.peak_memory_mb,
         }
+        row |= {"suspects": self.suspects, "excluded": self.excluded}
         if self.error:
             row["error"] = self.error["message"]
         if run_dir is not None:
@@ -68,4 +77,8 @@ def conclude(
     record.rounds_done, record.seconds_per_round = len(training), fmean(r["seconds"] for r in training)
     record.bytes_up, record.bytes_down = (sum(r[key] for r in rounds) for key in ("bytes_up", "bytes_down"))
     record.left_out = sum(len(r["failures"]) for r in rounds)
-    record.metrics = evaluate(tables)
+    for r in rounds:
+        for client in r.get("suspects", {}):
+            record.suspects.setdefault(client, []).append(r["round"])
+    record.excluded = excluded(rounds, len(result.ids), record.config.robust)
+    record.metrics = {**evaluate(tables.honest), **poisoning(tables, {*record.suspects, *record.excluded})}

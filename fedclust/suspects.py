@@ -89,7 +89,7 @@ def excluded(rounds: Sequence[Mapping[str, Any]], n_clients: int, robust: Robust
     Of the suspects at most ``share`` of all clients, those that were suspected first.
     """
     tried = Counter(client for row in rounds for client in row.get("unusable", []))
-    worked = {client for row in rounds for client in row["participants"]}
+    worked = {client for row in rounds for client in row.get("participants", [])}
     out = {client: f"none of its {n} replies could be used" for client, n in sorted(tried.items())
            if n >= robust.unusable_rounds and client not in worked}
     if robust.exclude:

@@ -18,6 +18,7 @@ from graphclust.monitor import Monitor
 from graphclust.runs.execute import set_threads
 from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.store import RunDir
+from simulations.attacks import planted_attackers
 from simulations.engines import get_engine
 
 # those that can change a result
@@ -59,7 +60,7 @@ def _simulate(
     record.timings["fit"] = time.perf_counter() - clock
     record.timings["fit_cpu"] = time.process_time() - cpu
     record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    conclude(record, run_dir, result, federation.truth)
+    conclude(record, run_dir, result, {**federation.truth, **planted_attackers(config)})
     model = Model(config.model, federation.input_shape, federation.n_classes)
     trained = TrainedFederation(config.algorithm, config.make(), model, result.state, config.seed)
     trained.save(run_dir.path / "model")

@@ -31,6 +31,7 @@ from fedclust.report.tables import (
     numbers,
     ordered,
     rounds_table,
+    suspects_table,
 )
 from graphclust.runs import layout
 from graphclust.runs.comparison import best_table, comparison, rank_table
@@ -84,7 +85,7 @@ def section(df: pd.DataFrame, runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the page says about one scenario."""
     return {
         "table": main_table(df), "groups": groups_table(df), "rounds": rounds_table(df),
-        "newcomers": newcomers_table(df), "metric": WORDS[lead(df)],
+        "newcomers": newcomers_table(df), "suspects": suspects_table(runs), "metric": WORDS[lead(df)],
         "comparison": comparison(contest(df), lead(df), True), "pictures": pictures(runs, ordered(df)),
         **troubles([(r.name, r.record) for r in runs]),
     }

@@ -67,10 +67,16 @@ def collect(pairs: Pairs) -> list[Run]:
     runs = []
     for (d, r), data, name in zip(unique, places, names, strict=True):
         done = r.status == "finished"
-        runs.append(Run(data, name, r, Outcome.load(d.path) if done else None, d.history() if done else []))
+        runs.append(Run(data, name, r, _honest(d) if done else None, d.history() if done else []))
     for run in runs:
         run.gains.update(_gains(run, runs))
     return runs
+
+
+def _honest(run_dir: RunDir[FederationRecord]) -> Outcome | None:
+    """The run's tables without the clients that a simulation let attack."""
+    held = Outcome.load(run_dir.path)
+    return held.honest if held else None
 
 
 def _gains(run: Run, runs: list[Run]) -> dict[str, float]:

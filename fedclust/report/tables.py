@@ -139,6 +139,19 @@ def newcomers_table(df: pd.DataFrame) -> Table | None:
     return _table("Newcomers", table, headings, cells)
 
 
+def suspects_table(runs: Sequence[Run]) -> Table | None:
+    """The clients that were suspected, with the rounds, or left out, with the reason; one row a run and client."""
+    rows = []
+    for run in runs:
+        r = run.record
+        for client in sorted({*r.suspects, *r.excluded}):
+            rounds = r.suspects.get(client, [])
+            when = f"{rounds[0]} to {rounds[-1]} ({len(rounds)})" if len(rounds) > 1 else "".join(map(str, rounds))
+            cells = (run.name, r.config.seed, client, when or "–", r.excluded.get(client, "–"))
+            rows.append([Cell(str(c)) for c in cells])
+    return Table("Suspects", ["algorithm", "seed", "client", "suspected in rounds", "left out"], rows) if rows else None
+
+
 def main_tables(df: pd.DataFrame) -> Iterator[Table]:
     """The main table of each scenario, in order of appearance."""
     return (main_table(df[df["data"] == data]) for data in df["data"].unique())
