@@ -146,8 +146,6 @@ def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
     InputError
         Nothing there, or nothing that a client could train on.
     """
-    from fedclust.deploy.clients import own_client
-
     kind, colon, rest = data.partition(":")
     if colon and kind == "scenario":
         name, _, served = rest.rpartition(":")
@@ -159,6 +157,8 @@ def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
     passed_on = data if colon and not place.exists() else str(place)
     if passed_on != data or not colon:
         _check_folder(place)
+    from fedclust.deploy.clients import own_client  # torch and all, which the other checks need not wait for
+
     before = sys.path[:]
     sys.path.insert(0, str(folder.absolute()))
     try:
@@ -170,11 +170,9 @@ def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
 
 
 def _check_folder(folder: Path) -> None:
-    from fedclust.data.folder import SUFFIXES
-
     if not folder.is_dir():
         raise InputError(f"data = {str(folder)!r} is no folder; give one of .npz and .csv files, or module:function")
-    if not any(p.suffix in SUFFIXES for p in folder.iterdir()):
+    if not any(p.suffix in (".npz", ".csv") for p in folder.iterdir()):
         raise InputError(f"data = {str(folder)!r} holds no .npz and no .csv file; put labelled samples there")
 
 
