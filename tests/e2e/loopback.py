@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ class Loopback:
     ----------
     root : folder of the kit that is made
     clients : whose keys the SuperLink lists
+
+    Attributes
+    ----------
+    data, files : where each client's samples are, and a folder with a file for each, for who starts it to fill in
     """
 
     def __init__(self, root: Path, clients: list[str]) -> None:
@@ -54,6 +59,8 @@ class Loopback:
         self.logs = root / "logs"
         self.logs.mkdir()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.data: dict[str, str] = {}
+        self.files = root
 
     def start(self, name: str, command: commands.Command) -> subprocess.Popen[bytes]:
         """Start a command under a name; what it writes goes to the log of that name."""
@@ -82,6 +89,13 @@ class Loopback:
         settings = read_supernode(folder).model_copy(update={"port": free_port(), "superlink": self.address})
         command = commands.supernode(folder, settings, data, root_certificates=ca or folder / "ca.crt")
         self.start(name or client, command)
+
+    def supervised(self, client: str, data: str) -> None:
+        """Start a client's SuperNode with `fedclust deploy supernode`, which starts it again while it is refused."""
+        command = [sys.executable, "-c", "from simulations.cli import main; main()", "deploy", "supernode",
+                   str(self.kit.supernode(client)), "--data", data, "--superlink", self.address,
+                   "--port", str(free_port())]
+        self.start(client, commands.Command(command, {}, Path(__file__).parents[2]))
 
     def registered(self, *clients: str) -> None:
         """Wait until these SuperNodes are let in."""
