@@ -97,7 +97,8 @@ def test_the_certificate_bounds_the_distance_to_a_much_tighter_solution(name: st
 
 @BOTH
 def test_the_certificate_holds_for_any_feasible_point_and_any_multiplier(nonnegative: bool) -> None:
-    """Far from the optimum too, where a wrong constant shows: 200 random pairs (X, S) against the tight solution."""
+    """Far from the optimum too: 200 random pairs (X, S) against the tight solution, and against h + sqrt(gap - h^2)
+    with the gap P(X) - f(box) computed as the difference it is."""
     y = sbm(16)
     tight = project(y, nonnegative=nonnegative, error=1e-4)
     rng = np.random.default_rng(0)
@@ -106,9 +107,20 @@ def test_the_certificate_holds_for_any_feasible_point_and_any_multiplier(nonnega
         factor = np.abs(rng.normal(size=(16, rank))) if nonnegative else rng.normal(size=(16, rank))
         factor /= np.linalg.norm(factor, axis=1, keepdims=True)
         half = rng.normal(scale=rng.uniform(0, 2), size=(16, rank))
-        s = half @ half.T
-        bound = certified_error(factor @ factor.T, y, s, float(np.linalg.norm(s)), nonnegative=nonnegative)
-        assert np.linalg.norm(factor @ factor.T - tight.x) <= bound + tight.error
+        x, s = factor @ factor.T, half @ half.T
+        bound = certified_error(x, y, s, float(np.linalg.norm(s)), nonnegative=nonnegative)
+        assert np.linalg.norm(x - tight.x) <= bound + tight.error
+        box = np.maximum(y + s, 0) if nonnegative else y + s
+        np.fill_diagonal(box, 1)
+        gap = np.sum((x - y) ** 2) / 2 - np.sum((box - y) ** 2) / 2 + np.sum(s * box)
+        h = np.linalg.norm(x - box) / 2
+        assert bound == pytest.approx(h + np.sqrt(gap - h * h), rel=1e-6)
+
+
+def test_the_certificate_is_attained_where_the_matrix_is_feasible_and_the_multiplier_zero() -> None:
+    """Then X* = Y, so the bound can be no smaller than ||X - Y||, and it is not larger either."""
+    x, y = np.eye(3), np.full((3, 3), 0.5) + np.eye(3) / 2
+    assert certified_error(x, y, np.zeros((3, 3)), 0.0) == pytest.approx(np.sqrt(1.5), abs=1e-10)
 
 
 @BOTH
