@@ -32,6 +32,8 @@ class FederationRecord(Record):
     left_out: int = 0
     """Replies that were late, failed, not finite or of the wrong shape, and so left out of their round."""
 
+    missing: dict[str, list[int]] = Field(default_factory=dict)
+    """The clients of these replies, and the rounds."""
     suspects: dict[str, list[int]] = Field(default_factory=dict)
     """Clients whose updates disagreed with their group's, and the rounds after which they were suspected."""
     excluded: dict[str, str] = Field(default_factory=dict)
@@ -53,7 +55,7 @@ class FederationRecord(Record):
             "bytes_down": self.bytes_down, "seconds_per_round": self.seconds_per_round, "left_out": self.left_out,
             "timings": finite(self.timings), "peak_memory_mb": self.peak_memory_mb,
         }
-        row |= {"suspects": self.suspects, "excluded": self.excluded}
+        row |= {"missing": self.missing, "suspects": self.suspects, "excluded": self.excluded}
         if self.error:
             row["error"] = self.error["message"]
         if run_dir is not None:
@@ -77,6 +79,7 @@ def conclude(
     record.rounds_done, record.seconds_per_round = len(training), fmean(r["seconds"] for r in training)
     record.bytes_up, record.bytes_down = (sum(r[key] for r in rounds) for key in ("bytes_up", "bytes_down"))
     record.left_out = sum(len(r["failures"]) for r in rounds)
+    record.missing = result.history.missing()
     for r in rounds:
         for client in r.get("suspects", {}):
             record.suspects.setdefault(client, []).append(r["round"])
