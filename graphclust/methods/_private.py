@@ -119,9 +119,9 @@ class PrivateClusterer(GraphClusterer):
     def signal(self, noisy: np.ndarray, event: Event, density: float) -> np.ndarray:
         """The symmetric (n, n) matrix whose leading eigenvectors show the clusters; post-processing."""
 
-    def public(self, density: float) -> dict[str, Any]:
+    def public(self, n: int, density: float) -> dict[str, Any]:
         """Values that the release rests on and that everybody may know, for the ledger."""
-        return {"density": density}
+        return {"n": n, "n_clusters": int(self.n_clusters), "density": density}
 
     def adjacency(self, graph: Graph) -> np.ndarray:
         """The edges as a dense (n, n) array with weights in 0..1."""
@@ -195,7 +195,7 @@ class PrivateClusterer(GraphClusterer):
         events.append(event)
         noisy = self.noisy(self.answer(self.adjacency(graph), density), event, uniform)
         self._ledger.events = events
-        self._ledger.public |= {"n": n, "n_clusters": k, **self.public(density)}
+        self._ledger.public |= self.public(n, density)
         self._ledger.spent_epsilon, self._ledger.spent_delta = spent(events, epsilon, self._delta)
         vectors = _top_vectors(self.signal(noisy, event, density), k, rng)
         labels = KMeans(k, n_init=self.n_init, random_state=int(rng.integers(2**31))).fit_predict(normalize(vectors))

@@ -99,4 +99,4 @@ def _looked(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The exact answer, and what is public after the look at it."""
     answer = model.answer(model.adjacency(graph), density)
-    return answer, {"look": model.look(graph.n, density, before), **model.public(density)}
+    return answer, {"look": model.look(graph.n, density, before), **model.public(graph.n, density)}
