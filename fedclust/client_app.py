@@ -26,7 +26,8 @@ Load = Callable[[Context, int], Participant]
 """(context, number of the job within the run) -> the client that runs on this node."""
 
 
-def _load(context: Context, job: int) -> Participant:
+def load_client(context: Context, job: int) -> Participant:
+    """The simulated client of the node's ``partition-id``, or the one whose ``data`` the node config names."""
     if "data" not in context.node_config:
         return simulated(context.run_config, context.node_config, job)
     from fedclust.deploy.clients import deployed  # simulated clients need none of it
@@ -34,7 +35,7 @@ def _load(context: Context, job: int) -> Participant:
     return deployed(context.run_config, context.node_config, job)
 
 
-def client_app(load: Load = _load) -> ClientApp:
+def client_app(load: Load = load_client) -> ClientApp:
     """The ClientApp of a federation.
 
     Parameters

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fedclust.algorithms import FederatedAlgorithm
 from fedclust.algorithms.base import Delivery, Report
-from fedclust.client_app import client_app
+from fedclust.client_app import client_app, load_client
 from fedclust.config import FederationConfig
-from fedclust.data.client import UNKNOWN, ClientData, Split
-from fedclust.participant import Participant, simulated, simulated_federation
+from fedclust.data.client import UNKNOWN, Split
+from fedclust.participant import Participant, simulated_federation
 from fedclust.task import Cohort, stream
 from graphclust.graph import InputError
 
@@ -28,7 +28,7 @@ def attackers(config: FederationConfig, ids: Sequence[str]) -> set[str]:
     Raises
     ------
     InputError
-        An attacker that is not among the clients.
+        An attacker that is not among the clients; a share that is nobody, or everybody.
     """
     attack = config.attack
     if attack.kind == "none":
@@ -38,15 +38,21 @@ def attackers(config: FederationConfig, ids: Sequence[str]) -> set[str]:
         raise InputError(f"attack.clients: no training client is called {unknown[0]!r}; the first is {min(ids)!r}")
     if attack.clients:
         return set(attack.clients)
+    count = round(attack.share * len(ids))
+    if not 0 < count < len(ids):
+        raise InputError(f"attack.share = {attack.share:g}: that is {count} of {len(ids)} clients; give a share of at "
+                         "least one client and not all, or attack.clients")
     order = torch.randperm(len(ids), generator=stream(config.seed, "attackers"))
-    return {sorted(ids)[i] for i in order[: round(attack.share * len(ids))]}
+    return {sorted(ids)[i] for i in order[:count]}
 
 
 def planted_attackers(config: FederationConfig) -> dict[str, dict[str, int]]:
     """Which clients attack, for the evaluation: {"attacker": {id: 0 or 1}}; nothing without an attack."""
+    if config.attack.kind == "none":
+        return {}
     ids = [c.id for c in simulated_federation(config).clients]
     found = attackers(config, ids)
-    return {"attacker": {i: int(i in found) for i in ids}} if found else {}
+    return {"attacker": {i: int(i in found) for i in ids}}
 
 
 @dataclass(frozen=True)
@@ -94,34 +100,33 @@ def _trained_from(trained: dict[str, Tensor], delivered: dict[str, Tensor]) -> d
     return {name: t[:, nearest] for name, t in delivered.items()}
 
 
-def _flipped(data: ClientData, n_classes: int) -> ClientData:
-    """The client with the labels C - 1 - y in training; where there are none, none."""
-    y = torch.where(data.train.y == UNKNOWN, UNKNOWN, n_classes - 1 - data.train.y)
-    return replace(data, train=Split(data.train.x, y))
+def _attacker(client: Participant) -> Attacker:
+    """The client as an attacker; a flip of labels gives it C - 1 - y in training, where it has any."""
+    data = client.data
+    if client.config.attack.kind == "label_flip":
+        y = torch.where(data.train.y == UNKNOWN, UNKNOWN, client.n_classes - 1 - data.train.y)
+        data = replace(data, train=Split(data.train.x, y))
+    return Attacker(client.config, data, client.n_classes, client.role)
 
 
 class _Clients:
-    """The clients of simulations, some of them attackers; each is made once."""
+    """The clients of a federation, some of them attackers if it is simulated; each attacker is made once."""
 
     def __init__(self) -> None:
-        self._attackers: dict[tuple[str, int], Attacker] = {}
+        # by the identity of the honest participant, which is kept so that no other can take its number
+        self._made: dict[int, tuple[Participant, Participant]] = {}
 
     def __call__(self, context: Context, job: int) -> Participant:
-        me = simulated(context.run_config, context.node_config, job)
+        me = load_client(context, job)
         config = me.config
-        if me.role != "train" or me.data.id not in attackers(config, _ids(config)):
+        if config.attack.kind == "none" or me.role != "train" or "partition-id" not in context.node_config:
             return me
-        key = (config.fingerprint(), int(context.node_config["partition-id"]))
-        if key not in self._attackers:
-            data = _flipped(me.data, me.n_classes) if config.attack.kind == "label_flip" else me.data
-            self._attackers[key] = Attacker(config, data, me.n_classes, me.role)
-        return self._attackers[key]
-
-
-def _ids(config: FederationConfig) -> list[str]:
-    return [c.id for c in simulated_federation(config).clients]
+        if id(me) not in self._made:
+            attacks = planted_attackers(config)["attacker"][me.data.id]
+            self._made[id(me)] = me, _attacker(me) if attacks else me
+        return self._made[id(me)][1]
 
 
 def simulated_app() -> ClientApp:
-    """The ClientApp of a simulated federation, whose attackers attack."""
+    """The ClientApp of a federation, in which the attackers of a simulation attack; real clients never do."""
     return client_app(_Clients())
