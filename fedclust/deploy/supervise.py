@@ -21,7 +21,7 @@ PATIENCE = 180.0
 """Seconds of nothing but refusals after which a SuperNode is given up; a former session lasts 60."""
 STEADY = 60.0
 """A process that lived so many seconds had been let in."""
-FIRST, LONGEST = 2.0, 30.0
+FIRST, LONGEST = 2.0, 10.0
 """Seconds before the first start anew; each further one takes twice as long, up to the second number."""
 START = 120.0
 """Seconds that the SuperLink may take to answer."""
