@@ -17,6 +17,9 @@ from fedclust.suspects import excluded
 from graphclust.runs.base import Record, finite
 from graphclust.runs.store import RunDir
 
+# those that can change a result
+PACKAGES = ("graphclust", "torch", "flwr", "numpy", "scipy", "scikit-learn")
+
 
 class FederationRecord(Record):
     """What came of one algorithm on one federation with one seed; ``metrics`` are those of the last round."""

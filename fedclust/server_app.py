@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedclust.config import FederationConfig
+from fedclust.deploy.artefacts import keep_artefacts, run_folder
 from fedclust.deploy.grid import PromptGrid
 from fedclust.flwr_compat import is_deployed
 from fedclust.rounds import RunStopped
@@ -31,6 +32,7 @@ def server_app(
     included) and ``folder``: there the results go as ``result-<job>.safetensors``, until then the checkpoints as
     ``checkpoint-<job>.safetensors``, and what stopped the run as ``error.json``; empty: nowhere. A run that is given
     the folder of an interrupted one goes on after its last finished round, and leaves finished federations as they are.
+    A deployed one leaves ``run-<job>`` too (:mod:`fedclust.deploy.artefacts`).
 
     Parameters
     ----------
@@ -55,7 +57,13 @@ def server_app(
                 file = folder / f"checkpoint-{job}.safetensors" if folder else checkpoint
                 result = _finished(folder, job, config)
                 if result is None:
-                    result = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job).start(grid)
+                    deployed = run_folder(folder, job) if folder and isinstance(grid, PromptGrid) else None
+                    if deployed:
+                        deployed.open(config)
+                    strategy = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job)
+                    result = strategy.start(grid)
+                    if deployed:
+                        keep_artefacts(deployed, config, strategy.model, result)
                     if folder and file:
                         result.save(folder / f"result-{job}.safetensors")
                         file.unlink()

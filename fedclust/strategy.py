@@ -80,6 +80,11 @@ class ClusteredStrategy(Strategy):
         self._weights = torch.zeros(0)
         self._embeddings: dict[str, Tensor] = {}
 
+    @property
+    def model(self) -> Model:
+        """The architecture, once the clients have said what their samples look like."""
+        return Model(self.config.model, self._registry.input_shape, self._registry.n_classes)
+
     def summary(self) -> None:
         """Say in the log what is about to run."""
         log.info("%s: %d rounds, seed %d, %r", self.config.name, self.config.rounds, self.config.seed, self.algorithm)
@@ -197,9 +202,8 @@ class ClusteredStrategy(Strategy):
         """The state to start from: the checkpoint's, or the algorithm's first."""
         held = Checkpoint.load(self._file, self.config.fingerprint()) if self._file else None
         if held is None:
-            model = Model(self.config.model, self._registry.input_shape, self._registry.n_classes)
             sizes = torch.tensor(self._registry.n, dtype=torch.float32)
-            self._state = self.algorithm.start(sizes, model, self.config.seed)
+            self._state = self.algorithm.start(sizes, self.model, self.config.seed)
             self._history = History()
             self._save(grid)
             return

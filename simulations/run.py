@@ -11,7 +11,7 @@ from fedclust.config import FederationConfig
 from fedclust.models import Model
 from fedclust.node_clusters import cluster_nodes, node_metrics, save_encoders
 from fedclust.participant import simulated_federation
-from fedclust.record import FederationRecord, conclude
+from fedclust.record import PACKAGES, FederationRecord, conclude
 from fedclust.trained import TrainedFederation
 from graphclust.atomic import write_atomic
 from graphclust.monitor import Monitor
@@ -21,8 +21,6 @@ from graphclust.runs.store import RunDir
 from simulations.attacks import planted_attackers
 from simulations.engines import get_engine
 
-# those that can change a result
-PACKAGES = ("graphclust", "torch", "flwr", "numpy", "scipy", "scikit-learn")
 # what every run in a process of its own needs
 PRELOAD = ("simulations.run", "torch", "flwr.serverapp", "flwr.clientapp")
 

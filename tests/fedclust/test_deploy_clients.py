@@ -18,13 +18,17 @@ from fedclust.data.spec import FederationSpec
 from fedclust.data.stored import client_bytes
 from fedclust.deploy import clients
 from fedclust.deploy.clients import deployed, home, own_client
+from fedclust.deploy.grid import PromptGrid
 from fedclust.deploy.memory import FEDERATIONS, recall, remember
 from fedclust.flwr_compat import SERVER_NODE, task_identity
+from fedclust.joining import assign_file
 from fedclust.participant import simulated
+from fedclust.record import FederationRecord
 from fedclust.rounds import RunStopped
 from fedclust.server_app import server_app
 from fedclust.task import Training
 from graphclust.graph import InputError
+from graphclust.runs.store import RunDir
 from simulations.engines.inprocess import InProcessGrid, simulate
 
 NAMES = ("amber", "birch", "cedar")
@@ -69,7 +73,7 @@ def run(configured, data, out, monitor=None):
     nodes = [{"client": name, "data": str(place)} for name, place in data.items()]
     found = []
     with task_identity(1):
-        grid = InProcessGrid(client_app(), nodes, run_config)
+        grid = PromptGrid(InProcessGrid(client_app(), nodes, run_config))
         app = server_app(lambda _, result: found.append(result), monitor=monitor)
         app(grid, Context(1, SERVER_NODE, {}, RecordDict(), run_config))
     return found[0]
@@ -84,6 +88,14 @@ def same(one, other):
 def test_own_folders_give_what_a_simulation_of_all_files_gives(folder):
     whole = simulate(config(folder / "all"))
     same(run(config(), {name: folder / name for name in NAMES}, folder / "out"), whole)
+    left = RunDir(folder / "out" / "run-0", FederationRecord)
+    record = left.record()
+    assert (record.status, record.rounds_done, record.missing) == ("finished", 4, {}) and len(left.history()) == 4
+    assert record.metrics["local"] == pytest.approx(np.mean([r["accuracy"] for r in whole.clients]))
+    newcomer = assign_file(left.path / "model", folder / "all" / "cedar.npz")
+    assert newcomer["group"] == int(whole.weights[2].argmax())
+    with pytest.raises(InputError, match="holds the run of another config"):
+        run(config(rounds=2), {name: folder / name for name in NAMES}, folder / "out")
 
 
 def test_the_split_depends_on_name_seed_and_number_only(folder):
