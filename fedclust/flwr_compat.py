@@ -32,7 +32,7 @@ def environment(home: Path | None = None) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         # seconds between two looks for something to start; a second by default
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
     }
     return variables if home is None else {**variables, "FLWR_HOME": str(home)}
 

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from fedclust.flwr_compat import NODE_UNAVAILABLE
 
-PAUSE = 0.25
+PAUSE = 0.5
 """Seconds between two looks for replies; Flower's own are 3 apart."""
 
 
