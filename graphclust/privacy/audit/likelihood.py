@@ -72,7 +72,7 @@ def scale(
         drawn[run] = (release[upper] + release.T[upper]) / 2 - exact
     if event.mu is None:
         rate = float(clopper_pearson(np.array([np.count_nonzero(drawn)]), size, alpha)[1][0])
-        shown = max(math.log1p(-rate) - math.log(rate), 0.0)
+        shown = max(math.log1p(-min(rate, 0.5)) - math.log(rate), 0.0)
         detail = f"at most {rate:.5f} of the pairs are flipped, stated {event.scale:.5f}"
     else:
         sigma = math.sqrt(np.square(drawn).sum() / chi2.ppf(alpha, size))

@@ -51,6 +51,11 @@ def fuzz(
     n : number of nodes, at least 4
     trials : number of pairs
     rng : decides on graphs, flips and densities
+
+    Raises
+    ------
+    RuntimeError
+        The method fails on every pair.
     """
     monitor = monitor or Silent()
     monitor.start(trials, "sensitivity")
@@ -59,8 +64,14 @@ def fuzz(
     faults: dict[str, int] = {}
     for step, pair in enumerate(islice(pairs(n, weight_of(model), rng), trials)):
         density = _density(model, pair, rng)
-        one, public_one = _looked(model, pair.one, density, before)
-        two, public_two = _looked(model, pair.two, density, before)
+        looks = [_looked(model, graph, density, before) for graph in (pair.one, pair.two)]
+        failed = [type(look).__name__ for look in looks if isinstance(look, Exception)]
+        if failed:
+            # a neighbour that fails in the same way tells nothing apart, yet the pair was not compared
+            fault = f"one of two neighbours fails ({failed[0]})" if len(failed) == 1 else f"both fail ({failed[0]})"
+            faults[fault] = faults.get(fault, 0) + 1
+            continue
+        (one, public_one), (two, public_two) = looks
         event = public_one["look"]
         change = (two - one)[np.triu_indices(n, 1)]
         # a flip of every bit is private by the number of bits, a matrix with Gaussian noise by its length
@@ -77,7 +88,8 @@ def fuzz(
         for fault in found:
             faults[fault] = faults.get(fault, 0) + 1
         monitor.step(step, {})
-    assert worst is not None
+    if worst is None:
+        raise RuntimeError(f"{model.name} answered on no pair: {faults}")
     delta = delta_claimed(model)
     shown = claim_of(worst.event, delta, worst.ratio)
     said = "; ".join(f"{fault} ({count}x)" for fault, count in faults.items())
@@ -94,9 +106,10 @@ def _density(model: PrivateClusterer, pair: Pair, rng: np.random.Generator) -> f
     return float(rng.choice([own, 0.5, rng.random()]))
 
 
-def _looked(
-    model: PrivateClusterer, graph: Graph, density: float, before: list[Event]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The exact answer, and what is public after the look at it."""
-    answer = model.answer(model.adjacency(graph), density)
+def _looked(model: PrivateClusterer, graph: Graph, density: float, before: list[Event]) -> Any:
+    """The exact answer and what is public after the look at it; or the error, which everybody sees as well."""
+    try:
+        answer = model.answer(model.adjacency(graph), density)
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        return error
     return answer, {"look": model.look(graph.n, density, before), **model.public(graph.n, density)}
