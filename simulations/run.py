@@ -51,6 +51,7 @@ def _simulate(
     clock = time.perf_counter()
     federation = simulated_federation(config)
     config.check(len(federation.clients))
+    truth = {**federation.truth, **planted_attackers(config)}
     record.timings["load"] = time.perf_counter() - clock
     clock, cpu = time.perf_counter(), time.process_time()
     checkpoint = run_dir.path / "checkpoint.safetensors"
@@ -58,7 +59,7 @@ def _simulate(
     record.timings["fit"] = time.perf_counter() - clock
     record.timings["fit_cpu"] = time.process_time() - cpu
     record.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    conclude(record, run_dir, result, {**federation.truth, **planted_attackers(config)})
+    conclude(record, run_dir, result, truth)
     model = Model(config.model, federation.input_shape, federation.n_classes)
     trained = TrainedFederation(config.algorithm, config.make(), model, result.state, config.seed)
     trained.save(run_dir.path / "model")
