@@ -1,0 +1,69 @@
+"""Clients that poison: what the honest ones lose, with the plain mean and with the robust settings.
+
+    fedclust compare configs/suites/robust-one-concept.yaml --out runs/robust-one-concept
+    fedclust compare configs/suites/robust.yaml --out runs/robust
+    python benchmarks/robust.py runs/robust-one-concept runs/robust
+
+Test accuracy after the last round, mean over the clients that do not attack; without an attack over the same clients,
+so that nobody's leaving changes the mean. ``fall``: against the plain mean without an attack, same seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fedclust.outcome import Outcome
+from fedclust.record import FederationRecord
+from graphclust.runs.store import RunStore
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    """One row a finished run: algorithm, robust, attack, seed, the clients' accuracies, caught, false alarms."""
+    out = []
+    for d, record in RunStore(folder / "runs", FederationRecord).records():
+        held, config = Outcome.load(d.path), record.config
+        if held is None:
+            continue
+        out.append({
+            "algorithm": config.algorithm, "robust": not config.robust.plain, "attack": config.attack.kind,
+            "seed": config.seed, "clients": held.clients.set_index("id")["accuracy"],
+            "attackers": set(held.clients["id"][held.truth.get("attacker", np.zeros(len(held.clients))) == 1]),
+            "caught": record.metrics.get("caught", np.nan), "false_alarms": record.metrics["false_alarms"],
+            "ari": record.metrics.get("ari", np.nan),
+        })
+    return pd.DataFrame(out)
+
+
+def table(runs: pd.DataFrame) -> str:
+    """The table in markdown, mean ± sample deviation over the seeds."""
+    attackers = runs[runs["attack"] != "none"].groupby(["algorithm", "seed"])["attackers"].first()
+    runs = runs[[key in attackers.index for key in zip(runs["algorithm"], runs["seed"], strict=True)]].copy()
+    runs["honest"] = [r.clients.drop(list(attackers[r.algorithm, r.seed])).mean() for r in runs.itertuples()]
+    start = runs[~runs["robust"] & (runs["attack"] == "none")].set_index(["algorithm", "seed"])["honest"]
+    runs["fall"] = [100 * (start.get((r.algorithm, r.seed), np.nan) - r.honest) for r in runs.itertuples()]
+    lines = ["| algorithm | average | attack | honest clients | fall, points | by seed | caught | false alarms | ARI |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for (algorithm, robust, attack), g in runs.groupby(["algorithm", "robust", "attack"], sort=False):
+        g = g.sort_values("seed")
+        cells = [f"`{algorithm}`", "robust" if robust else "plain", str(attack).replace("_", " "),
+                 f"{g['honest'].mean():.3f} ± {g['honest'].std():.3f}", f"{g['fall'].mean():.1f}",
+                 ", ".join(f"{v:.1f}" for v in g["fall"]),
+                 "–" if g["caught"].isna().all() else f"{g['caught'].mean():.0%}", f"{g['false_alarms'].mean():.1%}",
+                 "–" if g["ari"].isna().all() else f"{g['ari'].mean():.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the runs, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", help="--out folders of fedclust compare")
+    print(table(pd.concat([rows(folder) for folder in parser.parse_args().folders], ignore_index=True)))
+
+
+if __name__ == "__main__":
+    main()
