@@ -1,4 +1,4 @@
-"""The command line: ``graphclust run | bench | report | evaluate | scan | list | info | data``."""
+"""The command line: ``graphclust run``, ``bench``, ``report`` and the rest; ``graphclust --help`` lists all."""
 
 from __future__ import annotations
 
@@ -355,9 +355,10 @@ def main() -> None:
 
     from graphclust.data.cli import app as data_app
     from graphclust.privacy import cli as privacy
+    from graphclust.privacy.audit_cli import audit
 
-    app.command()(privacy.predict)
-    app.command()(privacy.budget)
+    for command in (privacy.predict, privacy.budget, audit):
+        app.command()(command)
     app.add_typer(data_app, name="data", help="List, fetch, inspect and convert data sets.")
     try:
         app()
