@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cvxpy
 import networkx as nx
 import numpy as np
 import pytest
@@ -157,7 +158,6 @@ def test_one_flipped_edge_moves_the_upper_triangle_no_more_than_the_sensitivity(
     ("n", "nonnegative"), [(200, False), (100, True), pytest.param(200, True, marks=pytest.mark.slow)]
 )
 def test_agreement_with_a_general_conic_solver(n: int, nonnegative: bool) -> None:
-    cvxpy = pytest.importorskip("cvxpy")
     y = sbm(n)
     x = cvxpy.Variable((n, n), PSD=True)
     constraints = [cvxpy.diag(x) == 1, *([x >= 0] if nonnegative else [])]
