@@ -119,11 +119,14 @@ class ClusteredStrategy(Strategy):
         """The round's messages; ``arrays`` and ``config`` are not used: the strategy's own state says what is sent."""
         c, ids = self.config, self._registry.ids
         self._state = {**self._state, "round": torch.tensor(server_round)}
-        everyone = c.fraction == 1 or self.algorithm.needs_everyone(self._state)
-        chosen = range(len(ids)) if everyone else select(len(ids), c.fraction, c.seed, server_round)
         measure = c.evaluate_every > 0 and server_round % c.evaluate_every == 0
         out = excluded(self._history.rounds, len(ids), c.robust)
-        payloads = {ids[i]: self.algorithm.payload(self._state, i) for i in chosen if ids[i] not in out}
+        asked = [i for i, client in enumerate(ids) if client not in out]
+        if out:
+            self._state["excluded"] = torch.tensor([client in out for client in ids])
+        if c.fraction < 1 and not self.algorithm.needs_everyone(self._state):
+            asked = [asked[j] for j in select(len(asked), c.fraction, c.seed, server_round)]
+        payloads = {ids[i]: self.algorithm.payload(self._state, i) for i in asked}
         return self._address(payloads, "train", {"round": server_round, "evaluate": measure})
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[None, MetricRecord]:

@@ -18,7 +18,8 @@ State = dict[str, Tensor]
 """Everything the server knows, as tensors by name; it is checkpointed as it is.
 
 ``model/<parameter>`` (K, ...): the group models, stacked. ``weights`` (N, K): the assignment, rows sum to 1 (hard: a
-single 1), NaN in the row of a client that has none yet. ``round``: 0-d, kept by the strategy: the round being run.
+single 1), NaN in the row of a client that has none yet. Kept by the strategy:
+``round``, 0-d, the round being run; ``excluded`` (N,) bool, once there are any: the clients that are not asked any more.
 """
 
 

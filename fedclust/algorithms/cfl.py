@@ -85,9 +85,11 @@ class CFL(FederatedAlgorithm):
         groups = state["weights"][reports.clients].argmax(1)
         updates = flatten(sent_models(reports)) - flatten(models(state))[groups]
         if self.needs_everyone(state):
+            nobody = torch.zeros(len(state["weights"]), dtype=torch.bool)
+            asked = ~state.get("excluded", nobody)
             for k in range(n_groups(state)):
                 members = (groups == k).nonzero()[:, 0]
-                if len(members) < int(state["weights"][:, k].sum()):
+                if len(members) < int(state["weights"][asked, k].sum()):
                     continue
                 second = self._second_child(updates[members], reports.n[members])
                 if second.any():

@@ -183,6 +183,22 @@ def _garbage(record):
     return pack({name: t * torch.nan for name, t in unpack(record).items()})
 
 
+def test_cfl_does_not_wait_for_a_client_that_is_left_out():
+    """Its groups split only when all members answered."""
+    cfl = {"first_split": 3, "eps1": 1e6, "eps2": 1e-6}
+    config = settings("cfl", settings=cfl, rounds=5, robust=Robust(unusable_rounds=2))
+    assert Flower(config, spoil={"c02": changed(nan)}).run().state["weights"].shape[1] > 1
+    patient = config.model_copy(update={"robust": Robust(unusable_rounds=9)})
+    assert Flower(patient, spoil={"c02": changed(nan)}).run().state["weights"].shape[1] == 1
+
+
+def test_the_clients_of_a_round_are_drawn_among_those_that_are_asked():
+    config = settings(rounds=15, fraction=1 / 3, robust=Robust(unusable_rounds=1), shots=())
+    rounds = Flower(config, spoil={"c02": changed(nan)}).run().history.rounds
+    first = next(r["round"] for r in rounds if r["unusable"])
+    assert first < 10 and all(len(r["participants"]) == 2 for r in rounds[first + 1:]), "nobody's place stays empty"
+
+
 def test_who_was_left_out_survives_a_restart(tmp_path):
     config = settings(rounds=5, robust=Robust(unusable_rounds=2))
 
