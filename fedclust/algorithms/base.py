@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 ``model/<parameter>`` (K, ...): the group models, stacked. ``weights`` (N, K): the assignment, rows sum to 1 (hard: a
 single 1), NaN in the row of a client that has none yet. Kept by the strategy:
-``round``, 0-d, the round being run; ``excluded`` (N,) bool, once there are any: the clients that are not asked any more.
+``round``, 0-d, the round being run; ``excluded`` (N,) bool, once there are any: clients that are not asked any more.
 """
 
 
