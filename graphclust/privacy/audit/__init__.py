@@ -45,7 +45,7 @@ def audit(
     n : number of nodes of the audit's graphs, at least 8
     pairs : flipped edges of the sensitivity
     trials : releases of each side in a likelihood ratio
-    fits : fits with about n / 2 canaries each
+    fits : fits with about n / 2 canaries each, and as many for the replay
     confidence : of all rows together: a private method is called violated with at most 1 - confidence
     seed : of graphs, flips and coins, never of the noise
     random_state : None for the operating system's entropy, as in a release; a Generator makes a test repeatable
@@ -61,7 +61,7 @@ def audit(
     alpha = (1 - confidence) / ATTEMPTS
     uniform = os_uniform if random_state is None else seeded_uniform(np.random.default_rng(random_state))
     sensitivity, worst = fuzz(model, n, pairs, rng, monitor)
-    found = [sensitivity, replay(model, n, 20, rng, monitor)]
+    found = [sensitivity, replay(model, n, fits, rng, monitor)]
     found.append(scale(model, worst, SCALE_RELEASES, alpha, uniform=uniform))
     found += noise(model, worst, trials, alpha, uniform=uniform, monitor=monitor)
     published = count(model, worst.pair, trials, alpha, random_state=random_state, monitor=monitor)
