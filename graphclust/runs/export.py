@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,31 +49,52 @@ def read_labels(path: Path, graph: Graph) -> np.ndarray:
     Raises
     ------
     InputError
-        A missing file, unknown or missing nodes, another number of nodes than the graph's.
+        A missing or unreadable file, unknown, missing or repeated nodes, a node without a cluster, another number of
+        nodes than the graph's.
     """
     if not path.is_file():
         raise InputError(f"the labels file {path} does not exist")
-    if path.suffix == ".npy":
-        labels = np.load(path, allow_pickle=False)
-    elif path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as z:
-            if "labels" not in z:
-                raise InputError(f"{path} has no array 'labels'; it has: {', '.join(z.files)}")
-            labels = z["labels"]
-    else:
+    if path.suffix not in (".npy", ".npz"):
         return _read_csv(path, graph)
+    labels = _read_array(path)
     if labels.shape != (graph.n,):
         raise InputError(f"{path} has labels of shape {labels.shape}; the graph has {graph.n} nodes")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise InputError(f"{path} has the label {labels[~np.isfinite(labels)][0]}; each node needs a cluster")
     return labels
 
 
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        held = np.load(path, allow_pickle=False)
+        if not isinstance(held, np.lib.npyio.NpzFile):
+            return held
+        with held as z:
+            if "labels" in z:
+                return z["labels"]
+            raise InputError(f"{path} has no array 'labels'; it has: {', '.join(z.files)}")
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:  # numpy's words for pickled content, and for text
+        raise InputError(f"{path} is no {path.suffix} file of plain labels ({e})") from e
+
+
 def _read_csv(path: Path, graph: Graph) -> np.ndarray:
-    table = pd.read_csv(path, dtype=str)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a node may be called NA
+    except ValueError as e:  # pandas' errors of empty and of ragged files, and undecodable text
+        raise InputError(f"{path} is no CSV with the columns node and cluster ({e})") from e
     if not {"node", "cluster"} <= set(table.columns):
         raise InputError(f"{path} has the columns {', '.join(table.columns)}; it needs node and cluster")
     ids = range(graph.n) if graph.node_ids is None else graph.node_ids
     wanted = pd.Index([str(i) for i in ids])
-    column = table.drop_duplicates("node").set_index("node")["cluster"]
+    table = table.drop_duplicates(["node", "cluster"])
+    column = table.set_index("node")["cluster"]
+    if not column.index.is_unique:
+        raise InputError(f"{path} gives node {column.index[column.index.duplicated()][0]!r} several clusters; one is "
+                         "allowed")
+    if (column == "").any():
+        raise InputError(f"{path} gives node {column.index[column == ''][0]!r} no cluster; each node needs one")
     missing, unknown = wanted.difference(column.index), column.index.difference(wanted)
     if len(missing) or len(unknown):
         which = f"lacks node {missing[0]!r}" if len(missing) else f"names node {unknown[0]!r}, unknown to the graph"

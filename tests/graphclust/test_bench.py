@@ -142,6 +142,10 @@ def test_labels_go_out_and_come_back(tmp_path, named):
         ("node,cluster\n007,1\nann,1\nd,2\n", "lacks node 'b,c'"),
         ('node,cluster\n007,1\nann,1\nd,2\n"b,c",1\nzed,1\n', "names node 'zed'"),
         ("id,group\n007,1\n", "node and cluster"),
+        ("", "no CSV"),
+        ("node,cluster\n007,1\nann,1,2\n", "no CSV"),
+        ('node,cluster\n007,1\nann,\n"b,c",1\nd,1\n', "'ann' no cluster"),
+        ('node,cluster\n007,1\nann,1\nann,2\n"b,c",1\nd,1\n', "'ann' several clusters"),
     ],
 )
 def test_labels_that_do_not_fit_the_graph_are_refused(tmp_path, named, text, words):
@@ -151,3 +155,26 @@ def test_labels_that_do_not_fit_the_graph_are_refused(tmp_path, named, text, wor
     np.save(tmp_path / "l.npy", np.zeros(3, int))
     with pytest.raises(InputError, match="4 nodes"):
         read_labels(tmp_path / "l.npy", named)
+
+
+@pytest.mark.parametrize("name", ["l.npy", "l.npz"])
+def test_arrays_of_labels_that_cannot_be_read_are_refused(tmp_path, named, name):
+    file = tmp_path / name
+    file.write_text("hello")
+    with pytest.raises(InputError, match="plain labels"):
+        read_labels(file, named)
+    with file.open("wb") as f:
+        np.save(f, np.array(["a", None, "b", "b"], dtype=object))
+    with pytest.raises(InputError, match="plain labels"):
+        read_labels(file, named)
+    with file.open("wb") as f:
+        np.save(f, np.array([0, 1, np.nan, 1]))
+    with pytest.raises(InputError, match="the label nan"):
+        read_labels(file, named)
+
+
+def test_nodes_called_na_keep_their_names(tmp_path):
+    ring = sp.csr_array(np.roll(np.eye(3), 1, axis=1))
+    graph = from_adjacency(ring, node_ids=np.array(["NA", "null", ""], dtype=object))
+    file = export_labels(tmp_path, graph, np.array([0, 1, 0]))[0]
+    assert read_labels(file, graph).tolist() == [0, 1, 0]
