@@ -5,7 +5,8 @@
     python benchmarks/robust.py runs/robust-one-concept runs/robust
 
 Test accuracy after the last round, mean over the clients that do not attack; without an attack over the same clients,
-so that nobody's leaving changes the mean. ``fall``: against the plain mean without an attack, same seed.
+so that nobody's leaving changes the mean. Falls, in points: against the plain mean without an attack, and against the
+same average without an attack; same seed.
 """
 
 from __future__ import annotations
@@ -43,15 +44,19 @@ def table(runs: pd.DataFrame) -> str:
     attackers = runs[runs["attack"] != "none"].groupby(["algorithm", "seed"])["attackers"].first()
     runs = runs[[key in attackers.index for key in zip(runs["algorithm"], runs["seed"], strict=True)]].copy()
     runs["honest"] = [r.clients.drop(list(attackers[r.algorithm, r.seed])).mean() for r in runs.itertuples()]
-    start = runs[~runs["robust"] & (runs["attack"] == "none")].set_index(["algorithm", "seed"])["honest"]
-    runs["fall"] = [100 * (start.get((r.algorithm, r.seed), np.nan) - r.honest) for r in runs.itertuples()]
-    lines = ["| algorithm | average | attack | honest clients | fall, points | by seed | caught | false alarms | ARI |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    calm = runs[runs["attack"] == "none"].set_index(["algorithm", "robust", "seed"])["honest"]
+    for name, other in (("fall", [False] * len(runs)), ("fall_same", runs["robust"])):
+        start = [calm.get(key, np.nan) for key in zip(runs["algorithm"], other, runs["seed"], strict=True)]
+        runs[name] = 100 * (np.array(start) - runs["honest"])
+    lines = ["| algorithm | average | attack | honest clients | fall | by seed | fall, same average | caught | false "
+             "alarms | ARI |", "|---|---|---|---|---|---|---|---|---|---|"]
+    order = {"none": 0, "label_flip": 1, "sign_flip": 2}
+    runs = runs.sort_values(["algorithm", "robust", "attack"], key=lambda c: c.map(order) if c.name == "attack" else c)
     for (algorithm, robust, attack), g in runs.groupby(["algorithm", "robust", "attack"], sort=False):
         g = g.sort_values("seed")
         cells = [f"`{algorithm}`", "robust" if robust else "plain", str(attack).replace("_", " "),
                  f"{g['honest'].mean():.3f} ± {g['honest'].std():.3f}", f"{g['fall'].mean():.1f}",
-                 ", ".join(f"{v:.1f}" for v in g["fall"]),
+                 ", ".join(f"{v:.1f}" for v in g["fall"]), f"{g['fall_same'].mean():.1f}",
                  "–" if g["caught"].isna().all() else f"{g['caught'].mean():.0%}", f"{g['false_alarms'].mean():.1%}",
                  "–" if g["ari"].isna().all() else f"{g['ari'].mean():.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
