@@ -10,7 +10,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedclust.config import FederationConfig
-from fedclust.deploy.artefacts import keep_artefacts, run_folder
 from fedclust.deploy.grid import PromptGrid
 from fedclust.flwr_compat import is_deployed
 from fedclust.rounds import RunStopped
@@ -44,8 +43,8 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        place = str(context.run_config.get("folder", ""))
-        folder = Path(place) if place else None
+        named = str(context.run_config.get("folder", ""))
+        folder = Path(named) if named else None
         if folder:
             (folder / "error.json").unlink(missing_ok=True)
         try:
@@ -57,13 +56,9 @@ def server_app(
                 file = folder / f"checkpoint-{job}.safetensors" if folder else checkpoint
                 result = _finished(folder, job, config)
                 if result is None:
-                    deployed = run_folder(folder, job) if folder and isinstance(grid, PromptGrid) else None
-                    if deployed:
-                        deployed.open(config)
                     strategy = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job)
-                    result = strategy.start(grid)
-                    if deployed:
-                        keep_artefacts(deployed, config, strategy.model, result)
+                    place = folder if isinstance(grid, PromptGrid) else None
+                    result = _start(strategy, grid, place, job) if place else strategy.start(grid)
                     if folder and file:
                         result.save(folder / f"result-{job}.safetensors")
                         file.unlink()
@@ -75,6 +70,17 @@ def server_app(
             raise
 
     return app
+
+
+def _start(strategy: ClusteredStrategy, grid: Grid, folder: Path, job: int) -> FederationResult:
+    """Run a deployed federation and leave its artefacts."""
+    from fedclust.deploy.artefacts import keep_artefacts, run_folder  # long to import, and clients import this module
+
+    run_dir = run_folder(folder, job)
+    run_dir.open(strategy.config)
+    result = strategy.start(grid)
+    keep_artefacts(run_dir, strategy.config, strategy.model, result)
+    return result
 
 
 def _finished(folder: Path | None, job: int, config: FederationConfig) -> FederationResult | None:

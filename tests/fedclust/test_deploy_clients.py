@@ -1,8 +1,10 @@
 """Clients with data of their own: what they hold, what they remember, and what is told before the first round."""
 
 import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,6 +283,24 @@ def test_a_broken_memory_is_told(tmp_path):
     next((tmp_path / "memory").iterdir()).write_bytes(b"half")
     with pytest.raises(InputError, match="is no memory of a client"):
         recall(tmp_path, "f", 1)
+
+
+DIET = """
+import sys
+import torch
+import fedclust.client_app, fedclust.server_app, fedclust.deploy.clients
+from fedclust.models import Model, ModelConfig
+Model(ModelConfig(), (1, 8, 8), 10).init(torch.Generator())
+heavy = ("pandas", "sklearn", "scipy.ndimage", "sympy", "matplotlib", "networkx", "torch_geometric", "torch._dynamo",
+         "simulations", "ray")
+print(*(name for name in heavy if name in sys.modules))
+"""
+
+
+def test_a_client_imports_nothing_that_it_does_not_need():
+    """Every message of a deployed client starts a process: what it imports is paid for in every round."""
+    done = subprocess.run([sys.executable, "-c", DIET], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_names_cannot_leave_the_folder(tmp_path, monkeypatch):
