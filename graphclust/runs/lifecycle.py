@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from graphclust.graph import InputError
 from graphclust.runs.base import Config, Record
 from graphclust.runs.store import RunDir
 
@@ -28,7 +29,7 @@ def carry_out(
     run_dir : where; it must be free, or hold a run of the same config
     work : computes, writes its files and fills the record in; the config in the record is resolved
     packages : whose versions the record keeps
-    raises : raise the error after recording it
+    raises : raise the error after recording it; bad input that ``work`` refuses then leaves a free folder free
 
     Raises
     ------
@@ -49,6 +50,9 @@ def carry_out(
         work(record)
         record.status = "finished"
     except Exception as e:
+        if raises and done is None and isinstance(e, InputError):
+            run_dir.release()  # else the command with the mistake corrected would be refused as another config's
+            raise
         record.status = "failed"
         record.error = {"type": type(e).__name__, "message": str(e), "traceback": traceback.format_exc()}
         if raises:

@@ -148,7 +148,10 @@ def _collect(job: _Job[C, R]) -> R:
         return record
     code = job.process.exitcode
     why = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    log = (job.run_dir.path / "log.txt").read_text(errors="replace")[-2000:].strip()
+    file = job.run_dir.path / "log.txt"
+    log = file.read_text(errors="replace")[-2000:].strip() if file.exists() else "it died before its first line of code"
+    if record is None and not (job.run_dir.path / "config.yaml").exists():
+        job.run_dir.open(job.config)  # a folder without its config is no row of a report
     record = record or job.run_dir.kind(id=job.config.run_id, status="failed", config=job.config)
     record.status = "failed"
     record.error = {"type": "ProcessDied", "message": f"the run's process died ({why})", "traceback": log}

@@ -56,6 +56,13 @@ class RunDir(Generic[R]):
                                  "give another --out, or remove the folder")
         write_atomic(file, yaml.safe_dump(config.resolved().model_dump(mode="json"), sort_keys=False))
 
+    def release(self) -> None:
+        """Undo :meth:`open`: the folder holds no run again, and is gone if it holds nothing else."""
+        for name in ("config.yaml", "record.json"):
+            (self.path / name).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def record(self) -> R | None:
         """The record, or None when the run never started or its file is unreadable."""
         try:

@@ -194,6 +194,22 @@ def test_trace_goes_on_after_an_interruption_and_starts_anew_without_a_checkpoin
     assert not list(Trace(3, tmp_path, Silent()).epochs())
 
 
+def test_refused_input_leaves_the_folder_free(tmp_path):
+    run_dir = RunDir(tmp_path / "out", RunRecord)
+    with pytest.raises(InputError, match="features"):
+        execute(leiden(method="kmeans", data="karate", n_clusters=2), run_dir, raises=True)
+    assert not run_dir.path.exists()
+    run_dir.path.mkdir()
+    (run_dir.path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="n = 34"):
+        execute(leiden(method="spectral", n_clusters=99), run_dir, raises=True)
+    assert [f.name for f in run_dir.path.iterdir()] == ["notes.txt"]
+    assert execute(leiden(), run_dir, raises=True).status == "finished"
+    with pytest.raises(InputError, match="another config"):
+        execute(leiden(method="kmeans", n_clusters=2), run_dir, raises=True)
+    assert run_dir.record().status == "finished"
+
+
 def test_engine_gives_the_same_results_as_one_process(tmp_path):
     configs = [leiden(seed=s).resolved() for s in range(3)] + [leiden(method="kmeans", n_clusters=2).resolved()]
     events = []
@@ -220,3 +236,20 @@ def test_a_run_whose_process_dies_is_a_failed_row(tmp_path, monkeypatch):
     assert record.status == "failed" and "exit code 1" in record.error["message"]
     assert "IsADirectoryError" in record.error["traceback"]
     assert json.loads((run_dir.path / "record.json").read_text())["status"] == "failed"
+
+
+class Unborn:
+    """Work that the child cannot even unpickle."""
+
+    def __call__(self, config, run_dir, monitor):
+        raise AssertionError
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_process_that_dies_before_its_first_line_is_a_failed_row(tmp_path):
+    store = RunStore(tmp_path, RunRecord)
+    (record,) = run_all([leiden().resolved()], store, Unborn())
+    assert record.status == "failed" and "exit code 3" in record.error["message"]
+    assert [r.status for _, r in store.records()] == ["failed"]
