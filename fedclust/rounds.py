@@ -24,6 +24,8 @@ from graphclust.graph import InputError
 log = logging.getLogger(__name__)
 # Between two looks for new nodes, while clients are missing.
 PAUSE = 0.2
+# Seconds in which a node that appears between two rounds must say who it is.
+GREETING = 120.0
 
 
 class RunStopped(RuntimeError):
@@ -44,7 +46,7 @@ class Registry:
     input_shape: tuple[int, ...]
     n_classes: int
     strangers: set[int] = field(default_factory=set)
-    """Nodes that turned out to be none of these clients."""
+    """Nodes that came later and were asked who they are."""
 
 
 @dataclass
@@ -119,14 +121,13 @@ def find_again(grid: Grid, registry: Registry, timeout: float, job: int = 0) -> 
     if known <= online or not new:
         return
     kind = (registry.input_shape, registry.n_classes)
-    for node, hello in _greet(grid, new, timeout, job)[0].items():
+    registry.strangers |= {*new}  # one that does not answer now is not waited for again in every round
+    for node, hello in _greet(grid, new, min(timeout, GREETING), job)[0].items():
         client = hello["id"]
         fits = client in registry.nodes and registry.nodes[client] not in online and not _problem(hello)
         if fits and (tuple(hello["input_shape"]), hello["n_classes"]) == kind:
             registry.nodes[client] = node
             log.info("client %s is back as node %d", client, node)
-        else:
-            registry.strangers.add(node)
 
 
 def _greet(grid: Grid, nodes: list[int], timeout: float, job: int) -> tuple[dict[int, Any], dict[str, str]]:
