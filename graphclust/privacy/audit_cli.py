@@ -20,7 +20,7 @@ def audit(
         help="The claim, of dp_sdp and dp_gaussian. The canaries see little unless it is far below 1 / canaries.",
     )] = 1e-9,
     set_: Set = None,
-    pairs: Annotated[int, typer.Option(min=1, help="Flipped edges of the sensitivity.")] = 200,
+    pairs: Annotated[int, typer.Option(min=1, help="Flipped edges of the sensitivity.")] = 90,
     trials: Annotated[int, typer.Option(min=100, help="Releases of each side in a likelihood ratio.")] = 2000,
     fits: Annotated[int, typer.Option(min=1, help="Fits with about n / 2 canaries each.")] = 20,
     confidence: Annotated[float, typer.Option(

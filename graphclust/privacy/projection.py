@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, hypot, sqrt
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import LinAlgError, eigh
 from scipy.optimize import OptimizeResult, minimize
 
 from graphclust.graph import InputError
@@ -150,8 +150,18 @@ def _checked(y: Array) -> Array:
 
 def _positive_part(w: Array) -> tuple[Array, Array, Array]:
     """W_+ with its positive eigenvalues and their eigenvectors: few, so only they are computed."""
-    values, vectors = eigh(w, subset_by_value=(0, np.inf), driver="evr", check_finite=False)
+    try:
+        values, vectors = eigh(w, subset_by_value=(0, np.inf), driver="evr", check_finite=False)
+    except LinAlgError:
+        values, vectors = _all_eigenvectors(w)
+        values, vectors = values[values > 0], vectors[:, values > 0]
     return _assembled(values, vectors), values, vectors
+
+
+def _all_eigenvectors(w: Array) -> tuple[Array, Array]:
+    """All of them, by divide and conquer: LAPACK's evr gives up on some matrices with a multiple eigenvalue, and on a
+    graph but not on its neighbour, so that failing would give an edge away."""
+    return eigh(w, driver="evd", check_finite=False)
 
 
 def _assembled(values: Array, vectors: Array) -> Array:
@@ -180,7 +190,11 @@ def _start(y: Array) -> tuple[float, Array, Array]:
     n = len(y)
     count = min(n, ceil(4 * sqrt(n)))
     while True:
-        values, vectors = eigh(y, subset_by_index=(n - count, n - 1), driver="evr", check_finite=False)
+        try:
+            values, vectors = eigh(y, subset_by_index=(n - count, n - 1), driver="evr", check_finite=False)
+        except LinAlgError:
+            count = n
+            values, vectors = _all_eigenvectors(y)
         values, vectors = values[::-1], vectors[:, ::-1]
         level = (np.cumsum(values) - n) / np.arange(1, count + 1)  # -c if that many eigenvalues were the positive ones
         rank = int(np.flatnonzero(values > level)[-1]) + 1

@@ -37,13 +37,6 @@ class ExactDensity(PrivateClusterer):
         return super()._cluster(graph, rng, monitor)
 
 
-class ExactCentre(PrivateClusterer):
-    """The noisy density is published, the answer is centred with the graph's own."""
-
-    def answer(self, adjacency, density):
-        return super().answer(adjacency, adjacency.sum() / (len(adjacency) * (len(adjacency) - 1)))
-
-
 class Polished(PrivateClusterer):
     """Every node moves to the cluster of most of its neighbours in the private graph."""
 

@@ -205,7 +205,7 @@ def test_command(monkeypatch):
 
 @pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize(("s", "flips"), [
-    (1.0, 18), (5.0, 9), *(pytest.param(s, 180, marks=pytest.mark.slow) for s in (1.0, 5.0, 20.0))])
+    (1.0, 18), (5.0, 5), *(pytest.param(s, 171, marks=pytest.mark.slow) for s in (1.0, 2.0, 5.0))])
 def test_projection_never_moves_by_more_than_its_bound(s, flips, nonnegative):
     model = private("dp_sdp", scale=s, nonnegative=nonnegative)
     finding, moved = fuzz(model, 30, flips, np.random.default_rng(flips))

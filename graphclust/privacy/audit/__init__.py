@@ -34,7 +34,7 @@ SCALE_RELEASES = 50
 
 
 def audit(
-    model: PrivateClusterer, n: int = 60, *, pairs: int = 200, trials: int = 2000, fits: int = 20,
+    model: PrivateClusterer, n: int = 60, *, pairs: int = 90, trials: int = 2000, fits: int = 20,
     confidence: float = 1 - 1e-6, seed: int = 0, random_state: Any = None, monitor: Monitor | None = None,
 ) -> list[Finding]:
     """Attempt to refute the privacy that ``model`` claims.

@@ -103,7 +103,8 @@ def _density(model: PrivateClusterer, pair: Pair, rng: np.random.Generator) -> f
     if model.density is not None:
         return float(model.density)
     own = 2 * pair.one.m / (pair.one.n * (pair.one.n - 1))
-    return float(rng.choice([own, 0.5, rng.random()]))
+    # at the ends the scale of dp_sdp's matrix runs off, and a projection takes minutes
+    return float(np.clip(rng.choice([own, 0.5, rng.random()]), 0.05, 0.95))
 
 
 def _looked(model: PrivateClusterer, graph: Graph, density: float, before: list[Event]) -> Any:
