@@ -145,7 +145,12 @@ def check_features(x: Any, n: int) -> np.ndarray | sp.csr_array | None:
     if x.shape[0] != n:
         raise InputError(f"the features have {x.shape[0]} rows and the graph has n = {n} nodes; they must agree")
     if not np.all(np.isfinite(x.data if sp.issparse(x) else x)):
-        raise InputError("the features hold NaN or infinite values; impute or remove them first")
+        entries = x.tocoo() if sp.issparse(x) else None
+        values = x if entries is None else entries.data
+        bad = np.argwhere(~np.isfinite(values))
+        row, column = bad[0] if entries is None else (axis[bad[0, 0]] for axis in entries.coords)
+        raise InputError(f"the features hold NaN or infinite values, {len(bad)} in all, the first is {x[row, column]} "
+                         f"at row {row}, column {column}, both from 0; impute or remove them first")
     return x
 
 

@@ -164,7 +164,9 @@ def test_broken_files_are_named(here):
     ({"edge_index": np.array([[0], [7]]), "y": np.zeros(3, int)}, "node id 7"),
     ({"edge_index": np.array([[0], [1]]), "x_data": np.ones(1)}, "lack x_indices, x_indptr, x_shape"),
     ({"edge_index": np.array([[0], [1]]), "n": 3, "x": np.ones((2, 2))}, "2 rows"),
-    ({"edge_index": np.array([[0], [1]]), "n": 2, "x": np.array([[1.0], [np.inf]])}, "NaN or infinite"),
+    ({"edge_index": np.array([[0], [1]]), "n": 2, "x": np.array([[1.0], [np.inf]])}, "first is inf at row 1, column 0"),
+    ({"edge_index": np.array([[0], [1]]), "x_data": np.array([1.0, np.nan]), "x_indices": np.array([0, 2]),
+      "x_indptr": np.array([0, 1, 2]), "x_shape": np.array([2, 3])}, "first is nan at row 1, column 2"),
     ({"edge_index": np.empty((2, 0), int)}, "empty graph"),
     ({"edge_index": np.array([{}, 1], dtype=object)}, "pickled objects are not read"),
 ])
