@@ -78,8 +78,10 @@ def suspicion(table: Tensor) -> Tensor:
 
 
 def suspects(table: Tensor, ids: Sequence[str], robust: Robust) -> dict[str, float]:
-    """Clients beyond the alarm and their z-scores, the most suspect first."""
-    z = suspicion(table)
+    """Clients of the last round that are beyond the alarm, and their z-scores, the most suspect first."""
+    if not len(table):
+        return {}
+    z = torch.where(table[-1].isnan(), torch.nan, suspicion(table))
     return {ids[i]: round(float(z[i]), 2) for i in z.nan_to_num(0).argsort(descending=True) if z[i] > robust.alarm}
 
 

@@ -118,6 +118,8 @@ def test_only_the_last_rounds_count():
     table[:15, 0] = -0.5
     table[20:, 1] = -0.5
     assert list(suspects(table, TEN, Robust())) == ["c01"], "c00 has mended its ways"
+    table[-1, 1] = torch.nan
+    assert suspects(table, TEN, Robust()) == {}, "who did not take part is not suspected again"
 
 
 def row(r, participants=(), unusable=(), suspects=()):
