@@ -85,9 +85,9 @@ def project(y: Array, *, nonnegative: bool = False, error: float = 0.1) -> Proje
     if not (np.isfinite(error) and error > 0):
         raise InputError(f"error is {error!r}; allowed is a finite number > 0, the Frobenius distance to certify")
     iterations = 0
-    for point in (_admm if nonnegative else _dual)(y, error):
+    for point, s in (_admm if nonnegative else _dual)(y, error):
         iterations = point.iterations
-        if point.error <= error:
+        if point.error <= error and _is_psd(s):
             return point
     raise RuntimeError(
         f"no projection with a certified error <= {error} after {iterations} eigendecompositions, n = {len(y)}; "
@@ -115,7 +115,9 @@ def certified_error(x: Array, y: Array, s: Array, norm: float, *, nonnegative: b
     Rounding: ``s`` is one half of a computed eigendecomposition of a matrix of Frobenius norm ``norm``. LAPACK's is the
     exact one of a matrix at distance p(n) u norm with p a modest polynomial (Users' Guide, section 4.7), taken as
     10 n here, and the projection onto the psd cone does not expand; so the stored ``s`` is within ``delta`` of a psd
-    matrix, for which the argument above is exact. The same ``delta`` covers the rounding of ``x``, ``box`` and, times
+    matrix, for which the argument above is exact. (That LAPACK's evr left out no eigenvalue is not taken on trust:
+    :func:`project` has the smallest eigenvalue of the last ``s`` computed by another routine.) The same ``delta``
+    covers the rounding of ``x``, ``box`` and, times
     the norms of the factors, of the inner products.
     """
     box = y + s
@@ -133,6 +135,11 @@ def certified_error(x: Array, y: Array, s: Array, norm: float, *, nonnegative: b
         g += float(np.vdot(box, x))
     h, g = h + delta, max(g, 0) + 4 * delta * size
     return h + sqrt(h * h + g) + delta
+
+
+def _is_psd(s: Array) -> bool:
+    """True when no eigenvalue of ``s``, computed without evr, is below zero by more than rounding."""
+    return bool(np.linalg.eigvalsh(s)[0] >= -10 * len(s) * np.finfo(float).eps * max(float(np.linalg.norm(s)), 1))
 
 
 def _checked(y: Array) -> Array:
@@ -203,20 +210,20 @@ def _start(y: Array) -> tuple[float, Array, Array]:
         count = min(n, 2 * count)
 
 
-def _dual(y: Array, error: float) -> Iterator[Projection]:
-    """The points of L-BFGS on theta(m) = 1/2 ||(Y + Diag m)_+||_F^2 - 1^T m, with m of shape (n,).
+def _dual(y: Array, error: float) -> Iterator[tuple[Projection, Array]]:
+    """The points of L-BFGS, each with its psd multiplier S, on theta(m) = 1/2 ||(Y + Diag m)_+||_F^2 - 1^T m.
 
-    Its gradient is diag (Y + Diag m)_+ - 1: where it is 0, (Y + Diag m)_+ is the answer. At every m the psd multiplier
-    of the certificate is S = (Y + Diag m)_-.
+    m has shape (n,). Its gradient is diag (Y + Diag m)_+ - 1: where it is 0, (Y + Diag m)_+ is the answer. At every m
+    the psd multiplier of the certificate is S = (Y + Diag m)_-.
     """
     n, count = len(y), 1
     w = y.copy()
     c, values, vectors = _start(y)
     m, plus = np.full(n, c), _assembled(values, vectors)
 
-    def certified() -> Projection:
-        x = _feasible(plus, False)
-        return Projection(x, certified_error(x, y, plus - w, float(np.linalg.norm(w))), count)
+    def certified() -> tuple[Projection, Array]:
+        x, s = _feasible(plus, False), plus - w
+        return Projection(x, certified_error(x, y, s, float(np.linalg.norm(w))), count), s
 
     for _ in range(RESTARTS):
         np.fill_diagonal(w, 1 + m)
@@ -238,7 +245,7 @@ def _dual(y: Array, error: float) -> Iterator[Projection]:
             return value / unit**2, step * (np.diag(plus) - 1) / unit**2
 
         def certify(intermediate_result: OptimizeResult) -> None:
-            if certified().error <= error:
+            if certified()[0].error <= error:
                 raise StopIteration
 
         options = {"maxcor": 20, "ftol": 0, "gtol": 0, "maxfun": EVALUATIONS, "maxiter": EVALUATIONS}
@@ -246,10 +253,11 @@ def _dual(y: Array, error: float) -> Iterator[Projection]:
         m = np.diag(w) - 1
 
 
-def _admm(y: Array, error: float) -> Iterator[Projection]:
-    """The points of ADMM on ``1/2 ||X - Y||^2 + [X in B] + [V psd]`` subject to X = V (Boyd et al. 2011, eq. 3.5-3.7).
+def _admm(y: Array, error: float) -> Iterator[tuple[Projection, Array]]:
+    """The points of ADMM, each with its psd multiplier S, on ``1/2 ||X - Y||^2 + [X in B] + [V psd]``, X = V.
 
-    The scaled multiplier U is -(psd part of the last eigendecomposition), so S = -rho U certifies without another one.
+    Boyd et al. 2011, eq. 3.5-3.7. The scaled multiplier U is -(psd part of the last eigendecomposition), so S = -rho
+    U certifies without another one.
     """
     c, values, vectors = _start(y)
     v = _assembled(values, vectors)
@@ -266,7 +274,7 @@ def _admm(y: Array, error: float) -> Iterator[Projection]:
         primal = float(np.linalg.norm(x - v) / np.linalg.norm(v))
         point = _feasible(v, True)
         norm = rho * hypot(float(np.linalg.norm(v)), float(np.linalg.norm(u)))
-        yield Projection(point, certified_error(point, y, -rho * u, norm, nonnegative=True), step + 1)
+        yield Projection(point, certified_error(point, y, -rho * u, norm, nonnegative=True), step + 1), -rho * u
         if step <= BALANCING_STEPS and step % BALANCE_EVERY == 0:
             dual = float(np.linalg.norm(v - before) / max(np.linalg.norm(u), np.finfo(float).tiny))
             factor = float(np.clip(sqrt(primal / dual), 0.2, 5)) if primal and dual else 1

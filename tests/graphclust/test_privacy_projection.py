@@ -198,3 +198,16 @@ def test_a_matrix_that_cannot_be_projected_is_refused(y: np.ndarray) -> None:
 def test_an_error_that_is_no_bound_is_refused(error: float) -> None:
     with pytest.raises(InputError, match="error is"):
         project(np.eye(3), error=error)
+
+
+def test_an_eigenvalue_that_lapack_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one positive eigenvalue the multiplier is not psd, and no certificate may rest on it."""
+    w = sbm(40) - np.eye(40) * 8
+    values, vectors = np.linalg.eigh(w)
+    values, vectors = values[values > 0], vectors[:, values > 0]
+    assert projection._is_psd(projection._assembled(values, vectors) - w)
+    assert not projection._is_psd(projection._assembled(values[1:], vectors[:, 1:]) - w)
+    monkeypatch.setattr(projection, "_is_psd", lambda s: False)
+    monkeypatch.setattr(projection, "RESTARTS", 2)
+    with pytest.raises(RuntimeError, match="nothing is released"):
+        project(sbm(20), error=1.0)
