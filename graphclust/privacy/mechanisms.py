@@ -1,4 +1,4 @@
-"""The three looks that a method takes at the private edges: a count, a matrix, all pairs' bits."""
+"""The three looks that a method takes at the private edges, a count, a matrix, all pairs' bits; noise on a vector."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from graphclust.graph import InputError
 from graphclust.privacy.accountant import delta_of, discreteness, gaussian_multiplier
 from graphclust.privacy.ledger import Event
 from graphclust.privacy.sampling import SCALE, Uniform, discrete_gaussian, discrete_laplace, flips
@@ -45,11 +46,35 @@ def gaussian_event(
     zeta, tail = discreteness(pairs, SCALE)
     left = (delta - (1 + math.exp(epsilon)) * tail) * math.exp(-zeta)
     c = gaussian_multiplier(epsilon - 2 * zeta, left, losses)
-    spread = math.sqrt(pairs) / SCALE
-    total = sensitivity / (1 - c * spread)  # total = sensitivity + g sqrt(pairs), g = c total / SCALE
+    grid = grid_width(sensitivity, pairs, c)
+    total = grid * SCALE / c
     return Event(what=what, mechanism="discrete Gaussian", sensitivity=total, scale=c * total, mu=1 / c,
-                 details={"grid": c * total / SCALE, "rounding": total - sensitivity, "multiplier": c,
+                 details={"grid": grid, "rounding": total - sensitivity, "multiplier": c,
                           "discreteness_epsilon": 2 * zeta, "discreteness_delta": (1 + math.exp(epsilon)) * tail})
+
+
+def grid_width(sensitivity: float, size: int, multiplier: float) -> float:
+    """g, such that noise of ``SCALE`` grid steps is ``multiplier`` times the sensitivity of values rounded to the grid.
+
+    g SCALE = multiplier (sensitivity + g sqrt(size)): rounding moves each of ``size`` values by at most g / 2.
+
+    Raises
+    ------
+    InputError
+        So much noise on so many values that the grid is coarser than it.
+    """
+    spread = multiplier * math.sqrt(size) / SCALE
+    if spread >= 1:
+        raise InputError(f"noise multiplier {multiplier:g} on {size} values: the product of the one and the root of "
+                         f"the other must be below {SCALE}; lower the multiplier")
+    return multiplier * sensitivity / (1 - spread) / SCALE
+
+
+def noisy(values: np.ndarray, grid: float, uniform: Uniform) -> np.ndarray:
+    """``values`` (n,) rounded to the grid, with discrete Gaussian noise of ``SCALE`` grid steps; float64."""
+    steps = np.rint(values / grid).astype(np.int64)
+    steps += discrete_gaussian(SCALE, len(steps), uniform)
+    return steps * grid
 
 
 def add_gaussian(matrix: np.ndarray, event: Event, uniform: Uniform) -> np.ndarray:
@@ -58,10 +83,7 @@ def add_gaussian(matrix: np.ndarray, event: Event, uniform: Uniform) -> np.ndarr
     The diagonal must be public: it is kept.
     """
     upper = np.triu_indices(len(matrix), 1)
-    grid = event.details["grid"]
-    noisy = np.rint(matrix[upper] / grid).astype(np.int64)
-    noisy += discrete_gaussian(SCALE, len(noisy), uniform)
-    return _mirrored(noisy * grid, upper, np.diagonal(matrix))
+    return _mirrored(noisy(matrix[upper], event.details["grid"], uniform), upper, np.diagonal(matrix))
 
 
 def flip_event(epsilon: float) -> tuple[Fraction, Event]:
