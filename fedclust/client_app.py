@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedclust.algorithms.base import Delivery, Report
 from fedclust.deploy import memory
+from fedclust.guard import Guard
 from fedclust.messages import delivery, pack, report_content, settings_of, unpack
 from fedclust.participant import Participant, simulated
 from fedclust.run_config import versions
@@ -55,31 +56,33 @@ def client_app(load: Load = load_client) -> ClientApp:
             at = context.node_config
             about.update(id=str(at.get("client", f"partition {at.get('partition-id')}")), problem=str(e))
         else:
-            about.update(id=me.data.id, role=me.role, n_train=len(me.data.train), n_classes=me.n_classes,
+            about.update(id=me.data.id, role=me.role, n_train=Guard(me).n_train, n_classes=me.n_classes,
                          input_shape=list(me.input_shape))
         return Message(RecordDict({"hello": about}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         me = load(context, _job(message))
+        guard, settings = Guard(me), settings_of(message.content)
         cohort, given = _cohort(me, message, context), delivery(message.content)
-        measured = bool(settings_of(message.content)["evaluate"]) and given.phase == "train"
+        measured = bool(settings["evaluate"]) and given.phase == "train" and guard.measures
         metrics = _before(me, cohort, given) if measured else {}
         report = me.algorithm.local_step(cohort, given)
         if measured:
             metrics |= _after(me, cohort, report)
         _remember(me, message, context, cohort.memory)
+        report = guard.report(report, given, cohort.round, str(settings.get("federation", "")))
         content = report_content(report)
-        content["metrics"] = MetricRecord({"n": len(me.data.train), **metrics})
+        content["metrics"] = MetricRecord({"n": guard.n_train, **metrics})
         return Message(content, reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         me = load(context, _job(message))
-        cohort = _cohort(me, message, context)
+        guard, cohort = Guard(me), _cohort(me, message, context)
         models, weights = me.algorithm.local_predictor(cohort, delivery(message.content))
-        values = _values(cohort.evaluate(models, weights, hard=me.algorithm.hard))
-        arrays = {"weights": weights[0]}
+        values = _values(cohort.evaluate(models, weights, hard=me.algorithm.hard)) if guard.measures else {}
+        arrays = {} if guard.noises else {"weights": weights[0]}
         if me.model.clusters:  # clusters are found among the nodes of all clients
             arrays["embedding"] = cohort.embedding(0, {name: t[0] for name, t in models.items()}, weights[0])
         content = RecordDict({"arrays": pack(arrays), "metrics": MetricRecord(dict(values))})
@@ -92,13 +95,15 @@ def client_app(load: Load = load_client) -> ClientApp:
         trials = zip(cast(list[int], settings["shots"]), cast(list[int], settings["draws"]), strict=True)
         for j, (m, draw) in enumerate(trials):
             cohort = me.with_shots(cast(int, settings["round"]), m, draw)
-            content.update(report_content(me.algorithm.local_evidence(cohort, given), prefix=f"{j}-"))
+            found = Guard(me).evidence(me.algorithm.local_evidence(cohort, given), j)
+            content.update(report_content(found, prefix=f"{j}-"))
         return Message(content, reply_to=message)
 
     @app.evaluate("assigned")
     def assigned(message: Message, context: Context) -> Message:
         me, settings = load(context, _job(message)), settings_of(message.content)
         given, each = delivery(message.content), []
+        Guard(me).no_newcomers()
         trials = zip(cast(list[int], settings["shots"]), cast(list[int], settings["draws"]),
                      given.arrays["weights"][0], strict=True)
         for m, draw, w in trials:

@@ -14,6 +14,8 @@ from fedclust.data.spec import FederationSpec
 from fedclust.models import ModelConfig
 from fedclust.robust import Robust
 from fedclust.task import Training
+from fedclust.wire_privacy import Privacy
+from fedclust.wire_privacy import check as check_privacy
 from graphclust.graph import InputError
 
 Engine = Literal["inprocess", "ray"]
@@ -65,6 +67,8 @@ class FederationConfig(BaseModel):
     """What the server does about clients that poison."""
     attack: Attack = Field(default_factory=Attack)
     """Clients that poison, in a simulation."""
+    privacy: Privacy = Field(default_factory=Privacy)
+    """What clients do to their replies before these leave."""
     engine: Engine = "inprocess"
     threads: Annotated[int, Field(ge=1)] = 1
     label: str | None = None
@@ -91,7 +95,8 @@ class FederationConfig(BaseModel):
     def fingerprint(self) -> str:
         """Hash of what decides the result."""
         # at their defaults they decide nothing: what was run before there were such settings keeps its name
-        idle = {name for name in ("robust", "attack") if not getattr(self, name).model_dump(exclude_defaults=True)}
+        idle = {name for name in ("robust", "attack", "privacy")
+                if not getattr(self, name).model_dump(exclude_defaults=True)}
         body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout", *idle})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -110,6 +115,7 @@ class FederationConfig(BaseModel):
                 f"n_groups = {groups} of {self.algorithm}: there are {n_clients} clients; give at most that many"
             )
         self._check_task()
+        check_privacy(self)
         asked = max(1, round(self.fraction * n_clients))
         if self.min_replies > asked:
             raise InputError(

@@ -14,6 +14,7 @@ from fedclust.evaluation import evaluate, poisoning
 from fedclust.outcome import outcome
 from fedclust.state import FederationResult
 from fedclust.suspects import excluded
+from fedclust.wire_privacy import WireLedger, ledger
 from graphclust.runs.base import Record, finite
 from graphclust.runs.store import RunDir
 
@@ -41,6 +42,8 @@ class FederationRecord(Record):
     """Clients whose updates disagreed with their group's, and the rounds after which they were suspected."""
     excluded: dict[str, str] = Field(default_factory=dict)
     """Clients that were not asked any more, and why."""
+    privacy: WireLedger | None = None
+    """What noise at the clients promises, and what not; None without any."""
 
     def facts(self) -> dict[str, Any]:
         """Columns of the index."""
@@ -59,6 +62,8 @@ class FederationRecord(Record):
             "timings": finite(self.timings), "peak_memory_mb": self.peak_memory_mb,
         }
         row |= {"missing": self.missing, "suspects": self.suspects, "excluded": self.excluded}
+        if self.privacy is not None:
+            row["privacy"] = self.privacy.model_dump(mode="json")
         if self.error:
             row["error"] = self.error["message"]
         if run_dir is not None:
@@ -68,11 +73,12 @@ class FederationRecord(Record):
 
 def conclude(
     record: FederationRecord, run_dir: RunDir[FederationRecord], result: FederationResult,
-    truth: Mapping[str, Mapping[str, int]],
+    truth: Mapping[str, Mapping[str, int]], *, deployed: bool = False,
 ) -> None:
     """Evaluate a finished federation: fill ``record`` in, and write its tables and history into the run's folder.
 
     ``truth`` is what the scenario planted, as in :class:`fedclust.data.client.Federation`; it is needed here first.
+    ``deployed``: on real clients.
     """
     tables, rounds = outcome(result, truth), result.history.rounds
     tables.save(run_dir.path)
@@ -86,5 +92,6 @@ def conclude(
     for r in rounds:
         for client in r.get("suspects", {}):
             record.suspects.setdefault(client, []).append(r["round"])
+    record.privacy = ledger(record.config, result.weights.tolist(), deployed=deployed)
     record.excluded = excluded(rounds, len(result.ids), record.config.robust)
     record.metrics = {**evaluate(tables.honest), **poisoning(tables, {*record.suspects, *record.excluded})}

@@ -62,6 +62,11 @@ class Mixture(FederatedAlgorithm):
         """True: what is mixed are probabilities of classes; embeddings of different models have no mean."""
         return True
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The weights; those of all starts and their likelihoods while there are several."""
+        return ("weights", "omega", "likelihood") if self.starts > 1 else ("weights",)
+
     @abstractmethod
     def costs(self, cohort: Cohort, delivery: Delivery) -> Tensor:
         """What a sample costs under each delivered model, (B, k, n_max)."""

@@ -63,6 +63,11 @@ class Nested(FederatedAlgorithm):
         """As the inner algorithm."""
         return self._algorithm.adapts
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """As the inner algorithm."""
+        return self._algorithm.extras
+
     # --- server ---------------------------------------------------------------------------------------------------
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:

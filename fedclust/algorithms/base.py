@@ -92,6 +92,15 @@ class FederatedAlgorithm(BaseModel, ABC):
         """True when it cannot run on clients that have no labels."""
         return False
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of the arrays that :meth:`local_step` reports beside the models, of all phases; a test holds it to it.
+
+        Noise on what clients send (:mod:`fedclust.wire_privacy`) covers ``weights`` (a mixture of the models that were
+        sent), ``group`` (which of them was trained) and label counts, ``counts`` or ``labels``; no others.
+        """
+        return ()
+
     # --- server ---------------------------------------------------------------------------------------------------
 
     @abstractmethod

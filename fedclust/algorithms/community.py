@@ -96,6 +96,12 @@ class Community(FederatedAlgorithm):
         """True when the clients are compared by their labelled samples."""
         return self.similarity in PREPARED
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The group, and what the similarity needs."""
+        needed = {"losses": ("losses",), "labels": ("labels",), "divergence": ("accuracy",), "updates": ()}
+        return ("group", *needed[self.similarity])
+
     # --- server ---------------------------------------------------------------------------------------------------
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:

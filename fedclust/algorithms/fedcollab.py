@@ -50,6 +50,11 @@ class FedCollab(Nested):
         """True: the discriminators tell labelled samples apart."""
         return True
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The discriminators' accuracies, and what the inner algorithm reports."""
+        return ("accuracy", *super().extras)
+
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """Nobody is assigned; a lone client has nobody to be compared with."""
         state = super().start(n_samples, model, seed)

@@ -31,6 +31,11 @@ class FedRC(Mixture):
     source: ClassVar[str] = "Guo et al., ICML 2024, arXiv 2301.12379"
     sends: ClassVar[str] = "K models, its label histogram split over the groups, its weights"
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Those of every mixture, and the label counts."""
+        return (*super().extras, "counts")
+
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """As every mixture; c is constant, so that it cancels."""
         c, state = model.n_classes, super().start(n_samples, model, seed)

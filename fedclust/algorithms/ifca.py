@@ -37,6 +37,11 @@ class IFCA(FederatedAlgorithm):
 
     n_groups: Annotated[int, Field(ge=1)] = 3
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The group."""
+        return ("group",)
+
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """K models from K streams; nobody assigned."""
         weights = torch.full((len(n_samples), self.n_groups), torch.nan)

@@ -30,7 +30,7 @@ def keep_artefacts(
     """
     def work(record: FederationRecord) -> None:
         record.timings["fit"] = result.seconds
-        conclude(record, run_dir, result, {})
+        conclude(record, run_dir, result, {}, deployed=True)
         TrainedFederation(config.algorithm, config.make(), model, result.state, config.seed).save(
             run_dir.path / "model")
 

@@ -7,16 +7,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fedclust.wire_privacy import NO_SECURE_AGGREGATION
 from graphclust.config_file import read_model
 from graphclust.graph import InputError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Threads = Annotated[int, Field(ge=1)]
-
-NO_SECURE_AGGREGATION = (
-    "secure_aggregation = true: Flower has secure aggregation in its legacy API only, which these apps do not speak, "
-    "so the server sees every client's update; leave it out, and add noise at the clients where that is too much"
-)
 
 
 class _Settings(BaseModel):

@@ -152,6 +152,25 @@ def suspects_table(runs: Sequence[Run]) -> Table | None:
     return Table("Suspects", ["algorithm", "seed", "client", "suspected in rounds", "left out"], rows) if rows else None
 
 
+def privacy_table(runs: Sequence[Run]) -> Table | None:
+    """What noise at the clients promises in every run that has any, and why not where it promises nothing."""
+    rows = []
+    for run in runs:
+        held = run.record.privacy
+        if held is None:
+            continue
+        epsilon = "none" if held.epsilon is None else f"{held.epsilon:.3g}"
+        noise = f"{held.sigma:.3g}" + (f" (clip {held.clip:g})" if held.clip is not None else "")
+        groups = ", ".join(f"{s:.3g}" for s in held.group_sigma) or "–"
+        cells = (run.name, run.record.config.seed, held.what, epsilon, f"{held.delta:g}", held.rounds, noise, groups,
+                 held.adjacency, "yes" if held.guarantee else f"no: {'; '.join(held.void)}",
+                 "; ".join(held.not_covered))
+        rows.append([Cell(str(c)) for c in cells])
+    headings = ["algorithm", "seed", "noise on", "epsilon", "delta", "rounds", "sigma", "sigma of each group's mean",
+                "neighbours", "guarantee", "not covered"]
+    return Table("Privacy", headings, rows) if rows else None
+
+
 def main_tables(df: pd.DataFrame) -> Iterator[Table]:
     """The main table of each scenario, in order of appearance."""
     return (main_table(df[df["data"] == data]) for data in df["data"].unique())
