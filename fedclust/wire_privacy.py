@@ -198,7 +198,8 @@ def ledger(
     """
     privacy, algorithm = config.privacy, config.make()
     updates = privacy.clip is not None
-    if not updates and not (privacy.label_histogram == "noised" and set(algorithm.extras) & {*HISTOGRAMS}):
+    counts = privacy.label_histogram == "noised" and {*algorithm.extras} & {*HISTOGRAMS}
+    if algorithm.sends == "nothing" or not (updates or counts):
         return None
     rounds, multiplier = releases(config), multiplier_of(config)
     spent = privacy.epsilon or privacy.label_epsilon or epsilon_spent(multiplier, rounds, privacy.delta)
