@@ -43,8 +43,9 @@ def pictures(runs: Sequence[Run], order: Sequence[str]) -> list[Picture]:
         out.append(figures.group_curves({m: (o.accuracy, o.found) for m, o in several.items()}))
     if predicts:
         out.append(_boxes(rows, colour))
-    if several:
-        out += _flows(several)
+    # honest clients are others where others attack
+    for ids in dict.fromkeys(tuple(o.clients["id"]) for o in several.values()):
+        out += _flows({m: o for m, o in several.items() if tuple(o.clients["id"]) == ids})
     out.append(_traffic(rows, colour))
     shots = {m: [newcomer_curve(_outcome(run).newcomers) for run in held] for m, held in rows.items()}
     shots = {m: held for m, held in shots.items() if any(t["accuracy"].notna().any() for t in held)}

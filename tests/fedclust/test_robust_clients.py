@@ -15,7 +15,7 @@ from fedclust.config import Attack
 from fedclust.evaluation import evaluate, poisoning
 from fedclust.outcome import Outcome
 from fedclust.record import FederationRecord
-from fedclust.report import collect, command
+from fedclust.report import collect, command, write_report
 from fedclust.report.tables import suspects_table
 from fedclust.robust import Robust
 from fedclust.suspects import agreement_of, agreements, excluded, suspects, suspicion
@@ -27,6 +27,7 @@ from simulations.plan import Plan
 from simulations.run import execute
 from tests.fedclust.flower import Flower, settings
 from tests.fedclust.loop import MODEL, TRAINING, Loop, concepts
+from tests.fedclust.test_fed_report import made, put
 from tests.fedclust.test_strategy_failures import changed, nan
 
 ROOT = Path(__file__).parents[2]
@@ -319,3 +320,15 @@ def test_a_simulation_with_attackers_from_its_plan_to_its_report(tmp_path):
     assert "suspected in round" in told.rows[0][4].text
     words = command(config)
     assert "robust.exclude=true" in words and "attack.scale=4.0" in words and "attack.share" not in words
+
+
+def test_runs_with_and_without_attackers_fit_in_one_report(tmp_path):
+    """Their honest clients are others: no figure may lay them side by side."""
+    store = RunStore(tmp_path / "store", FederationRecord)
+    held = made("fedrc")
+    bad = np.arange(len(held.clients)) % 5 == 0
+    poisoned = replace(held, clients=held.clients.assign(true_attacker=bad.astype(int)))
+    put(store, "fedrc", outcome=held)
+    put(store, "fedrc", outcome=poisoned, label="poisoned", attack=Attack(kind="sign_flip"))
+    page = write_report(store.records(), tmp_path / "report", "both").read_text()
+    assert page.count("<svg") > 5 and "poisoned" in page
