@@ -306,7 +306,7 @@ def test_the_documentation_covers_every_option_and_port():
     for verb in (*DRY, "init", "add-client", "remove-client", "renew"):
         assert verb in listed
         assert f"`{verb}" in text or f"fedclust deploy {verb}" in text
-    for part in ("8443", "9094", "/v1/fleet/", "/v1/control/", "/v1/runtime/", "what-travels"):
+    for part in ("8443", "9094", "/v1/fleet/", "/v1/control/", "/v1/runtime/", "### What travels"):
         assert part in text
 
 
