@@ -73,7 +73,8 @@ class Guard:
             return report
         config, home = self._client.config, self._client.home
         most, multiplier = releases(config), multiplier_of(config)
-        size = sum(t.numel() for t in (*delivery.models.values(), *report.arrays.values()))
+        # twice: which of the models was trained is as many numbers more as there are models
+        size = 2 * sum(t.numel() for t in (*delivery.models.values(), *report.arrays.values()))
         if most * size > VALUES:
             raise InputError(f"{most} rounds of {size} numbers: noise covers at most {VALUES} in all; take fewer "
                              "rounds or a smaller model")
@@ -109,7 +110,11 @@ class Guard:
             raise InputError(NO_EVIDENCE)
 
     def _hides_counts(self, report: Report) -> bool:
-        return self._privacy.label_histogram == "noised" and bool({*report.arrays} & {*HISTOGRAMS})
+        counts = {*report.arrays} & {*HISTOGRAMS}
+        if counts and self._privacy.label_histogram == "dropped":
+            raise InputError(f"privacy.label_histogram = 'dropped': the server asks for {counts.pop()}; the client does "
+                             "not send it")
+        return self._privacy.label_histogram == "noised" and bool(counts)
 
     def _uniform(self, key: object) -> Uniform:
         if self.real:

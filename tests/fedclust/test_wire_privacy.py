@@ -13,6 +13,7 @@ from fedclust.algorithms import algorithm_names, get_algorithm, make_algorithm
 from fedclust.algorithms.base import Delivery, Report, models
 from fedclust.algorithms.community import _histograms
 from fedclust.data.client import Split
+from fedclust.deploy.artefacts import keep_artefacts, run_folder
 from fedclust.evaluation import evaluate
 from fedclust.guard import Guard
 from fedclust.noising import noised, with_noised_counts
@@ -209,7 +210,7 @@ def test_a_real_client_takes_its_noise_from_its_system_and_answers_a_round_once(
 
 @pytest.mark.parametrize("name", ["fedavg", "fedrc"])
 def test_real_clients_send_neither_numbers_nor_newcomers(name, tmp_path):
-    config = settings(name, settings=options(name), privacy=Privacy(clip=1.0, noise_multiplier=0.1))
+    config = settings(name, settings=options(name), privacy=LOUD).resolved()
     flower = Flower(config, concepts(4), unseen=[replace(concepts(5)[4], id="new")])
     flower.participants = [replace(p, home=tmp_path / p.data.id) for p in flower.participants]
     result = flower.run()
@@ -218,8 +219,12 @@ def test_real_clients_send_neither_numbers_nor_newcomers(name, tmp_path):
     assert all(row["undetermined"] and "fedclust assign" in row["error"] for row in result.unseen)
     tables = outcome(result, {})
     assert "local" not in evaluate(tables) and "n_groups" in evaluate(tables)
-    held = ledger(config, result.weights.tolist(), deployed=True)
-    assert held.guarantee == (held.epsilon is not None)
+    run_dir = run_folder(tmp_path / "server", 0)
+    keep_artefacts(run_dir, config, MODEL, result)
+    held = run_dir.record().privacy
+    assert held.guarantee and not held.void and held.epsilon == epsilon_spent(3.0, 3, 1e-5)
+    sent = config.model_copy(update={"privacy": LOUD.model_copy(update={"metrics": "sent"})})
+    assert "without noise" in ledger(sent, result.weights.tolist(), deployed=True).void[0]
 
 
 # --- label counts ---------------------------------------------------------------------------------------------------
@@ -253,6 +258,15 @@ def test_counts_get_noise_and_nothing_else_does():
     assert float(found.arrays["counts"].std()) == pytest.approx(5 * math.sqrt(2), rel=0.08)
     few = with_noised_counts(Report(arrays={"labels": torch.zeros(1, 500)}), 5.0, uniform()).arrays["labels"]
     assert (few >= 0).all() and 0.3 < float((few == 0).float().mean()) < 0.7
+
+
+def test_dropped_counts_do_not_leave_whatever_the_server_asks_for():
+    config = settings("community", privacy=Privacy(label_histogram="dropped"))
+    client = Participant(config, concepts(1)[0], 4)
+    report = client.algorithm.local_step(client.cohort(0, {}), Delivery({}, phase="labels"))
+    for send in (lambda: Guard(client).report(report, Delivery({}), 0, "f"), lambda: Guard(client).evidence(report, 0)):
+        with pytest.raises(InputError, match="the server asks for labels"):
+            send()
 
 
 @pytest.mark.parametrize("name, more", [("fedrc", {}), ("community", {"similarity": "labels"}), ("local", {})])
