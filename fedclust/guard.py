@@ -112,8 +112,8 @@ class Guard:
     def _hides_counts(self, report: Report) -> bool:
         counts = {*report.arrays} & {*HISTOGRAMS}
         if counts and self._privacy.label_histogram == "dropped":
-            raise InputError(f"privacy.label_histogram = 'dropped': the server asks for {counts.pop()}; the client does "
-                             "not send it")
+            raise InputError(f"privacy.label_histogram = 'dropped': the server asks for {counts.pop()}; the client "
+                             "does not send it")
         return self._privacy.label_histogram == "noised" and bool(counts)
 
     def _uniform(self, key: object) -> Uniform:
