@@ -106,10 +106,12 @@ def run(
         from graphclust.console import stderr
 
         again = " (this run was finished before; nothing was computed)" if done and done.status == "finished" else ""
-        table = Table(title=f"{config.name} on {data}, seed {seed}{again}", title_justify="left")
+        table = Table(title=f"{config.name} on {data}, seed {config.seed}{again}", title_justify="left")
         table.add_column("metric")
         table.add_column("value", justify="right")
-        table.add_row("clusters", f"{record.n_clusters} ({_K_SOURCE[record.k_source or 'method']})")
+        asked = config.n_clusters
+        fewer = f" of {asked}" if isinstance(asked, int) and record.n_clusters != asked else ""
+        table.add_row("clusters", f"{record.n_clusters}{fewer} ({_K_SOURCE[record.k_source or 'method']})")
         for name, value in record.metrics.items():
             table.add_row(name, f"{value:.4f}")
         table.add_row("seconds", f"{record.timings['fit']:.2f}")

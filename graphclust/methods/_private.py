@@ -6,6 +6,7 @@ import math
 import os
 from abc import abstractmethod
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
@@ -220,7 +221,7 @@ class PrivateClusterer(GraphClusterer):
             method=self.name, epsilon=float(self.epsilon), delta=self._delta, guarantee=not seeded,
             void="a seed decided the noise (dry run): whoever knows it can take the noise away" if seeded else None,
             randomness="seeded generator" if seeded else "operating system entropy",
-            budget=None if self.budget is None else str(self.budget), versions={p: version(p) for p in PACKAGES},
+            budget=None if self.budget is None else str(self.budget), versions=_versions(),
         )
 
 
@@ -243,6 +244,11 @@ def _top_vectors(matrix: np.ndarray, k: int, rng: np.random.Generator) -> np.nda
     if k >= n - 1:
         return np.linalg.eigh(matrix)[1][:, ::-1][:, :k]
     return eigsh(matrix, k, which="LA", v0=rng.standard_normal(n))[1][:, ::-1]
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in PACKAGES}
 
 
 def _memory() -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from graphclust.methods._private import PrivateClusterer, dense_centre
+from graphclust.privacy.accountant import gaussian_multiplier
 from graphclust.privacy.ledger import Event
 from graphclust.privacy.mechanisms import add_gaussian, gaussian_event
 from graphclust.privacy.predictor import gap
@@ -42,7 +43,8 @@ class DpSdp(PrivateClusterer):
         As for ``dp_rr``; ``contrast`` also decides on ``scale``.
     delta : float in (0, 1/n)
     scale : float > 0 or None
-        s; None: 1 / (p - q) of k equal blocks with the private (or public) density and the assumed contrast, at most n.
+        s; None: 1 / (p - q) of k equal blocks with the private (or public) density and the assumed contrast, and at
+        most what the noise lets pass (:meth:`s`).
     nonnegative : bool, default False
         Also X >= 0: half the sensitivity, a slower solver.
     solver_error : float > 0, default 0.1
@@ -89,10 +91,17 @@ class DpSdp(PrivateClusterer):
         self.random_state = random_state
 
     def s(self, n: int, density: float) -> float:
-        """The scale of Y: given, or from what is public; at most n (an empty graph has no contrast)."""
+        """The scale of Y: given, or from what is public.
+
+        With s above n / (2 k^2 c^2), c the Gaussian multiplier (X >= 0: twice that), the noise hides what the
+        projection shows (:mod:`graphclust.privacy.predictor`), and the solver takes hundreds of steps: there it ends,
+        but not below 1.
+        """
         if self.scale is not None:
             return float(self.scale)
-        return 1 / max(gap(int(self.n_clusters), density, self.contrast), 1 / n)
+        k, c = int(self.n_clusters), gaussian_multiplier(float(self.epsilon), self._delta)
+        most = n / (k * c) ** 2 / (1 if self.nonnegative else 2)
+        return min(1 / max(gap(k, density, self.contrast), 1 / n), max(most, 1.0))
 
     def sensitivity(self, n: int, density: float) -> float:
         """Delta and the solver's share of it, for the upper triangle."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil, hypot, sqrt
 
 import numpy as np
@@ -49,9 +50,10 @@ class Projection:
 def project(y: Array, *, nonnegative: bool = False, error: float = 0.1) -> Projection:
     """The closest correlation matrix: ``argmin 1/2 ||X - Y||_F^2`` over ``{X psd, X_ii = 1[, X_ij >= 0]}``.
 
-    Without the sign constraint: L-BFGS on the dual of Malick (2004) and Boyd & Xiao (2005). With it: ADMM between the
-    psd cone and the box (Boyd et al. 2011, section 3). Both stop at the first step whose duality gap proves the error
-    asked, see :func:`certified_error`; nothing is random, the same ``y`` gives the same ``x``.
+    Without the sign constraint: L-BFGS on the dual of Malick (2004) and Boyd & Xiao (2005). With it, or where L-BFGS
+    stalls: ADMM between the psd cone and the box (Boyd et al. 2011, section 3). Both stop at the first step whose
+    duality gap proves the error asked, see :func:`certified_error`; nothing is random, the same ``y`` gives the same
+    ``x``.
 
     Parameters
     ----------
@@ -85,7 +87,9 @@ def project(y: Array, *, nonnegative: bool = False, error: float = 0.1) -> Proje
     if not (np.isfinite(error) and error > 0):
         raise InputError(f"error is {error!r}; allowed is a finite number > 0, the Frobenius distance to certify")
     iterations = 0
-    for point, s in (_admm if nonnegative else _dual)(y, error):
+    # L-BFGS is much the faster one, but stalls on a few sparse matrices with a large scale, where ADMM goes on
+    points = _admm(y, True) if nonnegative else chain(_dual(y, error), _admm(y, False))
+    for point, s in points:
         iterations = point.iterations
         if point.error <= error and _is_psd(s):
             return point
@@ -253,7 +257,7 @@ def _dual(y: Array, error: float) -> Iterator[tuple[Projection, Array]]:
         m = np.diag(w) - 1
 
 
-def _admm(y: Array, error: float) -> Iterator[tuple[Projection, Array]]:
+def _admm(y: Array, nonnegative: bool) -> Iterator[tuple[Projection, Array]]:
     """The points of ADMM, each with its psd multiplier S, on ``1/2 ||X - Y||^2 + [X in B] + [V psd]``, X = V.
 
     Boyd et al. 2011, eq. 3.5-3.7. The scaled multiplier U is -(psd part of the last eigendecomposition), so S = -rho
@@ -266,15 +270,18 @@ def _admm(y: Array, error: float) -> Iterator[tuple[Projection, Array]]:
     rho = 2.5 * max(float(np.linalg.norm(s)), 1) / float(np.linalg.norm(v))
     u = s / -rho
     for step in range(1, ADMM_STEPS + 1):
-        x = np.maximum((y + rho * (v - u)) / (1 + rho), 0)
+        x = (y + rho * (v - u)) / (1 + rho)
+        if nonnegative:
+            np.maximum(x, 0, out=x)
         np.fill_diagonal(x, 1)
         w = OVER_RELAXATION * x + (1 - OVER_RELAXATION) * v + u
         before, v = v, _positive_part(w)[0]
         u = w - v
         primal = float(np.linalg.norm(x - v) / np.linalg.norm(v))
-        point = _feasible(v, True)
+        point = _feasible(v, nonnegative)
         norm = rho * hypot(float(np.linalg.norm(v)), float(np.linalg.norm(u)))
-        yield Projection(point, certified_error(point, y, -rho * u, norm, nonnegative=True), step + 1), -rho * u
+        bound = certified_error(point, y, -rho * u, norm, nonnegative=nonnegative)
+        yield Projection(point, bound, step + 1), -rho * u
         if step <= BALANCING_STEPS and step % BALANCE_EVERY == 0:
             dual = float(np.linalg.norm(v - before) / max(np.linalg.norm(u), np.finfo(float).tiny))
             factor = float(np.clip(sqrt(primal / dual), 0.2, 5)) if primal and dual else 1

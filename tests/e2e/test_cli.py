@@ -41,6 +41,8 @@ def test_run_prints_one_json_document_and_writes_the_folder(tmp_path):
     table = pd.read_csv(folder / "labels.csv")
     assert table.columns.tolist() == ["node", "cluster"] and (table["cluster"] == labels).all()
     assert json.loads(cli(*args, cwd=tmp_path)[0]) == doc
+    _, told = cli("run", "leiden", "--data", "karate", cwd=tmp_path)
+    assert "leiden on karate, seed 0" in told
 
 
 def test_run_on_a_users_file_keeps_ids_and_needs_no_labels(tmp_path):

@@ -177,3 +177,14 @@ def test_regularised_flips_see_past_uneven_degrees():
         found.append([adjusted_rand_score(y, m.labels_) for m in models])
     plain, regular = np.mean(found, axis=0)
     assert regular > plain + 0.02
+
+
+@pytest.mark.parametrize(("nonnegative", "most"), [(False, 1.548), (True, 3.097)])
+def test_the_scale_ends_where_the_noise_would_hide_what_it_shows(nonnegative, most):
+    """Cora's size at epsilon 1: n / (2 k^2 c^2) = 2708 / (2 * 49 * 4.2247^2)."""
+    model = make("dp_sdp", k=7, epsilon=1.0, delta=1e-6, nonnegative=nonnegative)
+    assert model.s(2708, 0.00144) == pytest.approx(most, rel=1e-3)
+    dense = make("dp_sdp", k=2, epsilon=1.0, delta=1e-6)
+    assert dense.s(800, 0.2) == pytest.approx(5)  # 1 / (p - q) with p = .3, q = .1
+    assert make("dp_sdp", k=2, epsilon=1.0, delta=1e-6, scale=30).s(800, 0.2) == 30
+    assert make("dp_sdp", k=9, epsilon=0.1, delta=1e-6).s(50, 0.0) == 1
