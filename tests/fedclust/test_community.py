@@ -64,7 +64,8 @@ def test_what_needs_no_model_is_known_before_the_first_round(similarity):
     assert int(loop.state["clusterings"]) == 1 and partition(loop) == IN_TURN
 
 
-@pytest.mark.parametrize("method", [m for m in method_names() if not get_method(m).temporal])
+@pytest.mark.parametrize("method", [m for m in method_names()
+                                     if not get_method(m).temporal and not get_method(m).private])
 def test_every_clusterer_of_graphclust_serves(method):
     takes = signature(get_method(method)).parameters
     quick = {"epochs": 5, "pretrain_epochs": 2, "hidden": (8,), "min_cluster_size": 3, "min_samples": 2}
@@ -147,6 +148,7 @@ def test_impossible_settings_are_refused():
         ({"method": "kmedoids"}, "n_groups"), ({"method": "louvian"}, "louvain"),
         ({"method_settings": {"colour": 1}}, "colour"), ({"method": "louvain", "n_groups": 2}, "n_groups"),
         ({"similarity": "labels", "every": 3}, "every"), ({"method": "temporal_leiden"}, "streams of events"),
+        ({"method": "dp_rr"}, "private"),
     ):
         with pytest.raises(InputError, match=word):
             community(**settings)

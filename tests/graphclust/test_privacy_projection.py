@@ -209,5 +209,6 @@ def test_an_eigenvalue_that_lapack_left_out_is_noticed(monkeypatch: pytest.Monke
     assert not projection._is_psd(projection._assembled(values[1:], vectors[:, 1:]) - w)
     monkeypatch.setattr(projection, "_is_psd", lambda s: False)
     monkeypatch.setattr(projection, "RESTARTS", 2)
+    monkeypatch.setattr(projection, "ADMM_STEPS", 20)
     with pytest.raises(RuntimeError, match="nothing is released"):
         project(sbm(20), error=1.0)

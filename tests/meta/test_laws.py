@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("graphclust", "fedclust", "simulations")  # each may import itself and those before it
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 # the Flower side of fedclust; everything else computes without Flower
-FLOWER = {"client_app.py", "server_app.py", "strategy.py", "messages.py", "flwr_compat.py", "rounds.py", "newcomers.py"}
+FLOWER = {"client_app.py", "server_app.py", "strategy.py", "messages.py", "flwr_compat.py", "rounds.py", "newcomers.py",
+          "grid.py"}
 
 
 def imported(tree: ast.AST) -> set[str]:
