@@ -80,8 +80,9 @@ class Community(FederatedAlgorithm):
             raise InputError(f"method = {self.method!r} clusters streams of events, and the graph of clients has no "
                              "times; give a method for graphs: leiden, spectral, hdbscan, ...")
         if cls.private:
-            raise InputError(f"method = {self.method!r} keeps edges private that the server has made itself from what "
-                             "every client sent; noise at the clients (privacy) protects them, not a private method here")
+            raise InputError(f"method = {self.method!r} keeps edges private that the server itself has made of what "
+                             "the clients sent; noise at the clients (privacy) protects them, a private method here "
+                             "does not")
         if cls.needs_k and self.n_groups is None and "n_clusters" not in self.method_settings:
             raise InputError(f"method = {self.method!r} must be told the number of groups; give n_groups, or a method "
                              "that finds it: leiden, leiden_auto, louvain, hdbscan")
