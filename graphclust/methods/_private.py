@@ -20,6 +20,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from graphclust.coerce import is_temporal
 from graphclust.graph import Graph, InputError
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.monitor import Monitor
@@ -258,6 +259,8 @@ def _memory() -> int:
 
 def _refuse_directed(data: Any) -> None:
     """Refuse what is directed by its type, or stores an edge in one direction only."""
+    if is_temporal(data):  # every two nodes with an event are an edge of the aggregated graph
+        return
     if isinstance(data, nx.Graph) or type(data).__module__.partition(".")[0] == "igraph":
         directed = data.is_directed()
     elif sp.issparse(data):
