@@ -22,7 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 from graphclust.coerce import as_graph
 from graphclust.data import load
 from graphclust.methods import get_method
-from graphclust.privacy.predictor import THRESHOLDS, gap, spike_ratio
+from graphclust.privacy.predictor import gap, spike_ratio, threshold
 
 MECHANISMS: dict[str, tuple[str, dict[str, Any]]] = {
     "dp_rr": ("dp_rr", {}), "dp_sdp": ("dp_sdp", {}), "dp_sdp, X >= 0": ("dp_sdp", {"nonnegative": True}),
@@ -61,7 +61,7 @@ def needed(mechanism: str, n: int, k: int, p: float, q: float, delta: float, non
 
     def short(log_epsilon: float) -> float:
         ratio = spike_ratio(mechanism, n, k, float(np.exp(log_epsilon)), delta, density, contrast, nonnegative)
-        return ratio - THRESHOLDS[mechanism]
+        return ratio - threshold(mechanism, nonnegative)
 
     return float(np.exp(brentq(short, np.log(0.01), np.log(60)))) if short(np.log(60)) > 0 else np.inf
 

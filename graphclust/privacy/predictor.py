@@ -8,7 +8,9 @@ spectrum. The ratios are those of k equal blocks with p inside and q between, pb
     dp_sdp       sqrt(n (p - q)) / (k c sqrt 2), without sqrt 2 under X >= 0
 
 c is the Gaussian multiplier of (epsilon, delta). At a ratio of 1 the eigenvalue leaves the noise (Benaych-Georges &
-Nadakuditi 2011, arXiv 0910.2120); an adjusted Rand index of about one half was measured at 1.5, 1.5 and 2.1.
+Nadakuditi 2011, arXiv 0910.2120); an adjusted Rand index of about one half was measured at 1.5, 1.5 and 2.1, under
+X >= 0 at about 5 (one size, k = 2: X is then 1 and 0 instead of 1 and -1, half the signal, which the ratio does not
+know).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from graphclust.privacy.accountant import gaussian_multiplier
 
 THRESHOLDS = {"dp_rr": 1.5, "dp_gaussian": 1.5, "dp_sdp": 2.1}
 """Ratio at which the adjusted Rand index was about one half (docs/privacy.md)."""
+NONNEGATIVE_THRESHOLD = 5.0
+"""The same of dp_sdp with X >= 0."""
 BLIND = 1.0
 """Ratio below which nothing can be seen."""
 
@@ -46,6 +50,11 @@ class Prediction:
         if self.ratio < BLIND:
             return "only if the clusters hardly touch"
         return "weak" if self.ratio < self.threshold else "good"
+
+
+def threshold(mechanism: str, nonnegative: bool = False) -> float:
+    """The ratio from which on a mechanism finds about half of the clusters' structure."""
+    return NONNEGATIVE_THRESHOLD if nonnegative and mechanism == "dp_sdp" else THRESHOLDS[mechanism]
 
 
 def gap(k: int, density: float, contrast: float) -> float:
@@ -88,7 +97,7 @@ def predict(
 ) -> Prediction:
     """Predict one mechanism; see :func:`spike_ratio`."""
     ratio, best = (spike_ratio(mechanism, n, k, epsilon, delta, density, c, nonnegative) for c in (contrast, 1.0))
-    return Prediction(mechanism, ratio, best, THRESHOLDS[mechanism])
+    return Prediction(mechanism, ratio, best, threshold(mechanism, nonnegative))
 
 
 def recommend(

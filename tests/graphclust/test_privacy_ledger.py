@@ -165,8 +165,9 @@ def test_recommendations():
     cora = recommend(2708, 7, 1.0, 1e-8, 0.00144)
     assert all(p.verdict == "impossible" for p in cora)
     assert predict("dp_rr", 10, 1, 1.0, 0, 0.1).possible
-    assert predict("dp_sdp", 800, 2, 1.0, 1e-6, 0.2, nonnegative=True).ratio == pytest.approx(
-        math.sqrt(2) * predict("dp_sdp", 800, 2, 1.0, 1e-6, 0.2).ratio)
+    plain, signed = (predict("dp_sdp", 800, 2, 1.0, 1e-6, 0.2, nonnegative=x) for x in (False, True))
+    assert signed.ratio == pytest.approx(math.sqrt(2) * plain.ratio)
+    assert signed.ratio / signed.threshold < plain.ratio / plain.threshold, "X >= 0 was measured to find less"
 
 
 def test_the_reason_against_node_privacy_is_told():
