@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedclust.deploy.settings import SuperLinkSettings, read_superlink, read_sup
 from fedclust.processes import end
 from fedclust.state import Checkpoint, FederationResult
 from simulations.engines.ray import APP
+from tests.processes import commands_below
 
 
 def free_port() -> int:
@@ -123,22 +124,28 @@ class Loopback:
         """SIGKILL to a process and all its descendants: what a power cut leaves of it."""
         process = self.processes.pop(name)
         for p in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            p.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                p.send_signal(signal.SIGKILL)
         process.wait()
 
     def kill_server_app(self) -> None:
         """SIGKILL to the ServerApp, while the SuperLink lives on."""
-        family = psutil.Process(self.processes["superlink"].pid).children(recursive=True)
-        apps = [p for p in family if any("flwr-serverapp" in part for part in p.cmdline()[:3])]
+        family = commands_below(self.processes["superlink"].pid)
+        apps = [p for p, command in family.items() if any("flwr-serverapp" in part for part in command[:3])]
         assert len(apps) == 1, apps
         apps[0].kill()
 
     def end(self) -> None:
         """End everything that was started."""
+        # looked up first: when a parent has gone its children are nobody's
+        family = [p for process in self.processes.values() for p in commands_below(process.pid)]
         for process in self.processes.values():
             process.terminate()  # all at once: a SuperNode takes 5 s to say goodbye
         for process in reversed(self.processes.values()):
             end(process)
+        for p in family:
+            with suppress(psutil.NoSuchProcess):
+                p.kill()
 
 
 def rounds_done(folder: Path, config: FederationConfig) -> int:

@@ -20,6 +20,7 @@ from fedclust.flwr_compat import environment
 from graphclust.graph import InputError
 from simulations.engines import get_engine, ray
 from simulations.setups import load_setup
+from tests.processes import commands_below
 from tests.simulations.test_inprocess import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -43,12 +44,6 @@ def left_behind():
     processes = {p.pid for p in psutil.process_iter(["cmdline"])
                  if any(word in part for part in (p.info["cmdline"] or [])[:3] for word in words)}
     return folders | processes
-
-
-def commands_below(pid):
-    """The programs that a process and its children started; one that ends meanwhile, or nobody reaped, has none."""
-    family = {p.pid for p in psutil.Process(pid).children(recursive=True)}
-    return [p.info["cmdline"][0] for p in psutil.process_iter(["cmdline"]) if p.pid in family and p.info["cmdline"]]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +108,7 @@ def test_a_run_that_is_terminated_leaves_nothing_behind():
     before = left_behind()
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 120
-    while not any("raylet" in command for command in commands_below(process.pid)):
+    while not any("raylet" in command[0] for command in commands_below(process.pid).values()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.5)
     process.terminate()

@@ -22,6 +22,7 @@ from fedclust.deploy.settings import read_superlink, read_supernode
 from graphclust.graph import InputError
 from simulations.cli import app
 from tests.fedclust.test_deploy_checks import free_port
+from tests.processes import commands_below
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
 # each of these stands for what it starts, so that nothing is started
@@ -91,7 +92,7 @@ def test_data_are_read_by_a_process_that_ends(kit, tmp_path):
     done = CliRunner().invoke(app, ["deploy", "supernode", str(kit.supernode("a")), "--data", str(tmp_path / "none")])
     assert isinstance(done.exception, InputError)
     assert "is no folder" in str(done.exception)
-    assert not [p for p in psutil.Process().children() if "multiprocessing.spawn" in " ".join(p.cmdline())]
+    assert not [p for p, command in commands_below().items() if "multiprocessing.spawn" in " ".join(command)]
 
 
 def test_flower_reads_the_node_config_as_it_was_meant(kit):
