@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from graphclust.graph import InputError
 
@@ -45,6 +45,16 @@ MENDS = {
 }
 
 
+def _refused(value: bool) -> bool:
+    if value:
+        raise InputError(NO_SECURE_AGGREGATION)
+    return value
+
+
+SecureAggregation = Annotated[bool, AfterValidator(_refused)]
+"""A setting that is there to be refused with the reason."""
+
+
 class Privacy(BaseModel):
     """What clients do to their replies before these leave; by default nothing."""
 
@@ -64,15 +74,8 @@ class Privacy(BaseModel):
     """Of the label counts of all rounds together."""
     metrics: Literal["dropped", "sent"] = "dropped"
     """With ``clip``, on real clients: accuracies and losses, which no noise covers. A simulation always has them."""
-    secure_aggregation: bool = False
+    secure_aggregation: SecureAggregation = False
     """Refused when true."""
-
-    @field_validator("secure_aggregation")
-    @classmethod
-    def _not_there(cls, value: bool) -> bool:
-        if value:
-            raise InputError(NO_SECURE_AGGREGATION)
-        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Privacy:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from fedclust.wire_privacy import NO_SECURE_AGGREGATION
+from fedclust.wire_privacy import SecureAggregation
 from graphclust.config_file import read_model
 from graphclust.graph import InputError
 
@@ -69,14 +69,7 @@ class RunSettings(_Settings):
     root_certificates: Path = Path("ca.crt")
     config: Path = Path("federation.yaml")
     folder: str = "runs/first"
-    secure_aggregation: bool = False
-
-    @field_validator("secure_aggregation")
-    @classmethod
-    def _not_there(cls, value: bool) -> bool:
-        if value:
-            raise InputError(NO_SECURE_AGGREGATION)
-        return value
+    secure_aggregation: SecureAggregation = False
 
 
 def read_superlink(folder: Path) -> SuperLinkSettings:

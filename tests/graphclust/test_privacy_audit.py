@@ -126,15 +126,20 @@ def attempts(model, n=8):
     }
 
 
-@pytest.mark.parametrize("method", ["dp_rr", "dp_gaussian", "dp_sdp"])
-@pytest.mark.parametrize(("bug", "caught_by"), [
+PLANTED = [
     (bugs.ThirdOfSigma, "noise scale"), (bugs.Unmirrored, "noise scale"), (bugs.HalfOfSensitivity, "sensitivity"),
     (bugs.ObservedSensitivity, "sensitivity"), (bugs.SecondLook, "sensitivity"), (bugs.ExactDensity, "replay"),
     (bugs.ExactDensity, "edge count"), (bugs.Polished, "replay"), (bugs.ConstantSeed, "likelihood ratio"),
+]
+# a flipped bit has no sensitivity and no diagonal; its two halves have a test of their own
+OF_MATRICES = (bugs.Unmirrored, bugs.HalfOfSensitivity, bugs.SecondLook)
+
+
+@pytest.mark.parametrize(("method", "bug", "caught_by"), [
+    (method, bug, by) for method in ("dp_rr", "dp_gaussian", "dp_sdp") for bug, by in PLANTED
+    if method != "dp_rr" or bug not in OF_MATRICES
 ])
 def test_planted_bugs_are_caught(method, bug, caught_by):
-    if method == "dp_rr" and bug in (bugs.Unmirrored, bugs.HalfOfSensitivity, bugs.SecondLook):
-        pytest.skip("a bit has no sensitivity and no diagonal; its halves have a test of their own")
     finding = attempts(private(method, bug))[caught_by]()
     assert finding.verdict == "VIOLATION"
     assert not attempts(private(method))[caught_by]().violation
