@@ -18,7 +18,7 @@ from fedclust.wire_privacy import Privacy
 from fedclust.wire_privacy import check as check_privacy
 from graphclust.graph import InputError
 
-Engine = Literal["inprocess", "ray"]
+Engine = Literal["inprocess", "workers", "ray"]
 
 
 class Attack(BaseModel):
@@ -71,6 +71,9 @@ class FederationConfig(BaseModel):
     """What clients do to their replies before these leave."""
     engine: Engine = "inprocess"
     threads: Annotated[int, Field(ge=1)] = 1
+    """Of torch, in each process."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes of engine workers; None: as the processors allow. Does not decide the result."""
     label: str | None = None
     """The row's name in tables; does not decide the result."""
 
@@ -97,7 +100,7 @@ class FederationConfig(BaseModel):
         # at their defaults they decide nothing: what was run before there were such settings keeps its name
         idle = {name for name in ("robust", "attack", "privacy")
                 if not getattr(self, name).model_dump(exclude_defaults=True)}
-        body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout", *idle})
+        body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout", "workers", *idle})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

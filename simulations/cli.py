@@ -23,6 +23,7 @@ class Engine(StrEnum):
     """Where the clients run."""
 
     inprocess = "inprocess"
+    workers = "workers"
     ray = "ray"
 
 
@@ -36,7 +37,8 @@ class Kind(StrEnum):
 SCENARIO = "NAME, NAME:key=value,..., a YAML, a saved federation, or a folder with a file for each client."
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0..N-1.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Training rounds.  [default: the scenario's]")]
-EngineOption = Annotated[Engine | None, typer.Option(help="inprocess: here, at once; ray: Flower's simulation.")]
+EngineOption = Annotated[Engine | None, typer.Option(
+    help="inprocess: here, at once; workers: in resident processes, one a processor; ray: Flower's simulation.")]
 Bounds = Annotated[bool, typer.Option("--bounds", help="Also run local, fedavg and oracle, and compare with them.")]
 Out = Annotated[Path | None, typer.Option(help="The folder of the runs.  [default: runs/fed-<hash>]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in --out even if the plan has changed.")]
