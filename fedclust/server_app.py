@@ -23,7 +23,7 @@ from graphclust.monitor import Monitor
 
 def server_app(
     finished: Callable[[int, FederationResult], None] | None = None, *, checkpoint: Path | None = None,
-    monitor: Monitor | None = None,
+    monitor: Monitor | None = None, around: Callable[[FederationConfig, Grid], Grid] = lambda config, grid: grid,
 ) -> ServerApp:
     """The ServerApp that runs every federation of the run config, one after the other.
 
@@ -38,6 +38,7 @@ def server_app(
     finished : called with the number of the job and its result
     checkpoint : file to go on from, for a run of a single federation
     monitor : watches the rounds
+    around : the Grid of a federation in place of the one that Flower gives; a simulation puts its events there
     """
     app = ServerApp()
 
@@ -58,7 +59,8 @@ def server_app(
                 if result is None:
                     strategy = ClusteredStrategy(config, expected, checkpoint=file, monitor=monitor, job=job)
                     place = folder if isinstance(grid, PromptGrid) else None
-                    result = _start(strategy, grid, place, job) if place else strategy.start(grid)
+                    own = around(config, grid)
+                    result = _start(strategy, own, place, job) if place else strategy.start(own)
                     if folder and file:
                         result.save(folder / f"result-{job}.safetensors")
                         file.unlink()
