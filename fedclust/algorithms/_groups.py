@@ -43,10 +43,16 @@ def assigned(state: State, clients: Tensor, groups: Tensor) -> Tensor:
 
 
 def best_fitting(cohort: Cohort, group_models: Params) -> Tensor:
-    """(B,) argmin_k sum_j l(theta_k; x_ij, y_ij) over the clients' training samples."""
+    """(B,) argmin_k sum_j l(theta_k; x_ij, y_ij) over the clients' training samples; of one model no loss is taken."""
+    first = next(iter(group_models.values()))
+    if first.shape[1] == 1:
+        return first.new_zeros(len(first), dtype=torch.long)
     return cohort.losses(group_models).sum(-1).argmin(-1)
 
 
 def own_models(group_models: Params, choice: Tensor) -> Params:
     """Of models (B, K, ...) the chosen one (B, 1, ...) of every client."""
-    return {name: t[torch.arange(len(choice)), choice][:, None] for name, t in group_models.items()}
+    if next(iter(group_models.values())).shape[1] == 1:
+        return group_models
+    clients = torch.arange(len(choice), device=choice.device)
+    return {name: t[clients, choice][:, None] for name, t in group_models.items()}

@@ -74,10 +74,10 @@ class Mixture(FederatedAlgorithm):
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """K models of every start, each from its own stream, omega = 1/K; the first start leads."""
         k, starts = self.n_groups, self.starts
-        omega = torch.full((len(n_samples), starts * k), 1 / k)
-        return with_models({}, initial_models(model, seed, starts * k), omega=omega, weights=_only(omega, 0, starts),
+        omega, best = torch.full((len(n_samples), starts * k), 1 / k), torch.tensor(0)
+        return with_models({}, initial_models(model, seed, starts * k), omega=omega, weights=_only(omega, best, starts),
                            n=n_samples.float(), alive=torch.ones(starts * k, dtype=torch.bool),
-                           starts=torch.tensor(starts), best=torch.tensor(0))
+                           starts=torch.tensor(starts), best=best)
 
     @property
     def starts(self) -> int:
@@ -96,7 +96,7 @@ class Mixture(FederatedAlgorithm):
         cohort.memory["omega"] = self._everywhere(omega, delivery)
         trained = cohort.train(delivery.models, self.training, sample_weight=gamma)
         trial = {"omega": omega, "likelihood": likelihood(cohort, costs, held, starts)} if starts > 1 else {}
-        weights = _only(omega, int(delivery.arrays["best"][0]), starts)
+        weights = _only(omega, delivery.arrays["best"], starts)
         return Report(trained, {"weights": weights, **trial, **self.statistics(cohort, gamma)})
 
     def statistics(self, cohort: Cohort, gamma: Tensor) -> dict[str, Tensor]:
@@ -108,11 +108,14 @@ class Mixture(FederatedAlgorithm):
         omega, starts = self._held(cohort, delivery), n_starts(delivery)
         if "omega" not in cohort.memory:
             costs = self.costs(cohort, delivery)
+            moving = torch.ones_like(omega[:, :1], dtype=torch.bool)  # every client stops by itself
             for _ in range(E_STEPS):
-                old, (_, omega) = omega, e_step(cohort, costs, omega, starts)
-                if float((omega - old).abs().sum(1).max()) < SETTLED:
+                old, (_, new) = omega, e_step(cohort, costs, omega, starts)
+                omega = torch.where(moving, new, old)
+                moving &= (new - old).abs().sum(1, keepdim=True) >= SETTLED
+                if not moving.any():
                     break
-        return delivery.models, _only(omega, int(delivery.arrays["best"][0]), starts)
+        return delivery.models, _only(omega, delivery.arrays["best"], starts)
 
     def update(self, state: State, reports: Reports) -> State:
         """M-step on the server: the models, and the weights as reported."""
@@ -125,14 +128,14 @@ class Mixture(FederatedAlgorithm):
         new = {name: t.index_copy(0, alive, means[name]) for name, t in old.items()}
         starts = int(state["starts"])
         best = reports.arrays["likelihood"].sum(0).argmax() if starts > 1 else state["best"]
-        state = with_models(state, new, omega=known, best=best, weights=_only(known, int(best), starts))
+        state = with_models(state, new, omega=known, best=best, weights=_only(known, best, starts))
         if starts > 1 and int(state["round"]) + 1 >= self.trial_rounds:
             state = self._chosen(state)
         return self._pruned(state) if self.prune and int(state["starts"]) == 1 else state
 
     def _chosen(self, state: State) -> State:
         """The leading start goes on alone: the groups of the others are dead."""
-        alive = _only(state["alive"][None], int(state["best"]), int(state["starts"]))[0]
+        alive = _only(state["alive"][None], state["best"], int(state["starts"]))[0]
         return {**state, "alive": alive, "omega": state["weights"], "starts": torch.tensor(1), "best": torch.tensor(0)}
 
     def _pruned(self, state: State) -> State:
@@ -158,13 +161,13 @@ class Mixture(FederatedAlgorithm):
         """omega (B, k) of the delivered groups from the clients' memory, sum 1 in each start; at first uniform."""
         groups, starts = delivery.arrays["groups"], n_starts(delivery)
         if "omega" not in cohort.memory:
-            return torch.full(groups.shape, starts / groups.shape[1])
+            return torch.full_like(groups, starts / groups.shape[1], dtype=torch.float)
         held = cohort.memory["omega"].gather(1, groups).clamp_min(FLOOR).unflatten(1, (starts, -1))
         return (held / held.sum(2, keepdim=True)).flatten(1)
 
     def _everywhere(self, omega: Tensor, delivery: Delivery) -> Tensor:
         """omega over all groups of all starts, 0 for those that were not delivered."""
-        return torch.zeros(len(omega), self.starts * self.n_groups).scatter(1, delivery.arrays["groups"], omega)
+        return omega.new_zeros(len(omega), self.starts * self.n_groups).scatter(1, delivery.arrays["groups"], omega)
 
 
 def living(state: State) -> Tensor:
@@ -173,7 +176,7 @@ def living(state: State) -> Tensor:
 
 
 def n_starts(delivery: Delivery) -> int:
-    """Starts whose models were delivered."""
+    """Starts whose models were delivered: of one cohort the same, for more starts are more models."""
     return int(delivery.arrays["starts"][0])
 
 
@@ -193,8 +196,7 @@ def likelihood(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int) -> Ten
     return (joint.logsumexp(2) * cohort.mask[:, None]).sum(-1)
 
 
-def _only(values: Tensor, start: int, starts: int) -> Tensor:
-    """``values`` (n, k) with zeros in the groups of all starts but one."""
-    kept = torch.zeros_like(values).unflatten(1, (starts, -1))
-    kept[:, start] = values.unflatten(1, (starts, -1))[:, start]
-    return kept.flatten(1)
+def _only(values: Tensor, start: Tensor, starts: int) -> Tensor:
+    """``values`` (n, k) with zeros in the groups of all starts but one: ``start``, 0-d, or (n,) of every row."""
+    chosen = torch.arange(starts, device=values.device) == start[..., None]
+    return (values.unflatten(1, (starts, -1)) * chosen[..., None]).flatten(1)

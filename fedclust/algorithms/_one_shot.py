@@ -62,7 +62,7 @@ class OneShot(FederatedAlgorithm):
 
     def needs_everyone(self, state: State) -> bool:
         """True in the clustering round."""
-        return not _clustered(state) and int(state["round"]) >= self.warmup
+        return not clustered(state) and int(state["round"]) >= self.warmup
 
     def payload(self, state: State, client: int) -> Payload:
         """The model of the client's group; the warm model while it has none."""
@@ -72,7 +72,7 @@ class OneShot(FederatedAlgorithm):
 
     def update(self, state: State, reports: Reports) -> State:
         """FedAvg, the clustering, or the means of the groups."""
-        if not _clustered(state):
+        if not clustered(state):
             if not self.needs_everyone(state):
                 return with_models(state, mean_of_all(state, reports))
             return self._clustering(state, reports)
@@ -105,7 +105,7 @@ class OneShot(FederatedAlgorithm):
 
     def newcomer(self, state: State) -> Payload:
         """The warm model, from which the updates of the clustering were made."""
-        return Payload([0], family="warm" if _clustered(state) else "model", phase="evidence")
+        return Payload([0], family="warm" if clustered(state) else "model", phase="evidence")
 
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """One round's update from the labelled samples."""
@@ -120,5 +120,6 @@ class OneShot(FederatedAlgorithm):
         return one_hot(nearest(self._vectors(models(state, "warm"), sent), state["centroids"], self.distance), k)[0]
 
 
-def _clustered(state: State) -> bool:
+def clustered(state: State) -> bool:
+    """True once there are groups."""
     return int(state["clustered_in"]) >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -35,11 +36,19 @@ class Payload:
 
 @dataclass
 class Delivery:
-    """A payload as it arrives at a cohort of B clients: models (B, k, ...), arrays (B, ...)."""
+    """A payload as it arrives at a cohort of B clients: models (B, k, ...), arrays (B, ...).
+
+    The clients of a cohort were sent equally many models and the same arrays in the same phase; values may differ.
+    Tensors may be shared with the server and with other clients (even expanded): they are never changed in place.
+    """
 
     models: Params
     arrays: dict[str, Tensor] = field(default_factory=dict)
     phase: str = "train"
+
+    def of(self, i: int) -> Delivery:
+        """What client i of the cohort was sent, as to a cohort of one."""
+        return Delivery(_row(self.models, i), _row(self.arrays, i), self.phase)
 
 
 @dataclass
@@ -51,6 +60,10 @@ class Report:
 
     models: Params = field(default_factory=dict)
     arrays: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, i: int) -> Report:
+        """What client i of the cohort sends back, as a cohort of one."""
+        return Report(_row(self.models, i), _row(self.arrays, i))
 
 
 @dataclass
@@ -169,8 +182,9 @@ class FederatedAlgorithm(BaseModel, ABC):
 
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The models (B, k, ...) and weights (B, k) with which the clients predict, given what was delivered."""
-        b, k = next(iter(delivery.models.values())).shape[:2]
-        return delivery.models, torch.full((b, k), 1 / k)
+        one = next(iter(delivery.models.values()))
+        b, k = one.shape[:2]
+        return delivery.models, one.new_full((b, k), 1 / k)
 
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """What newcomers compute from their labelled samples: by default, the weights they would predict with."""
@@ -185,6 +199,17 @@ class FederatedAlgorithm(BaseModel, ABC):
         group_models : (B, k, ...)
         """
         return group_models
+
+
+def together(reports: Sequence[Report]) -> Report:
+    """The reports of several cohorts as that of one, which has their clients in turn."""
+    first = reports[0]
+    return Report({name: torch.cat([r.models[name] for r in reports]) for name in first.models},
+                  {name: torch.cat([r.arrays[name] for r in reports]) for name in first.arrays})
+
+
+def _row(tensors: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+    return {name: t[i : i + 1] for name, t in tensors.items()}
 
 
 def initial_models(model: Model, seed: int, n_groups: int) -> Params:

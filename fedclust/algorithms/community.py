@@ -262,13 +262,13 @@ class Community(FederatedAlgorithm):
             return Report(arrays={"losses": cohort.losses(delivery.models).sum(-1) / cohort.n[:, None]})
         if delivery.phase == PROBE:
             return Report(cohort.train(delivery.models, self.training))
-        choice = _choice(cohort, delivery)
+        choice = best_fitting(cohort, delivery.models)
         return Report(cohort.train(own_models(delivery.models, choice), self.training), {"group": choice})
 
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The model that arrived, or of several the one that fits best."""
         k = next(iter(delivery.models.values())).shape[1]
-        return delivery.models, one_hot(_choice(cohort, delivery), k)
+        return delivery.models, one_hot(best_fitting(cohort, delivery.models), k)
 
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """An update from the warm model, a histogram, or all weight on the model that fits best."""
@@ -285,12 +285,6 @@ def _models_of_all(state: State, reports: Reports | None = None) -> Params:
     if reports is None:
         return held
     return {name: t.index_copy(0, reports.clients, sent_models(reports)[name]) for name, t in held.items()}
-
-
-def _choice(cohort: Cohort, delivery: Delivery) -> Tensor:
-    """(B,) which of the models that arrived to take; no loss is computed where there is one."""
-    one = next(iter(delivery.models.values())).shape[1] == 1
-    return torch.zeros(len(cohort), dtype=torch.long) if one else best_fitting(cohort, delivery.models)
 
 
 def _histograms(cohort: Cohort) -> Tensor:

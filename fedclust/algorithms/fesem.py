@@ -70,12 +70,12 @@ class FeSEM(FederatedAlgorithm):
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the model that was sent, of several the one that fits best."""
-        return Report(cohort.train(own_models(delivery.models, _choice(cohort, delivery.models)), self.training))
+        return Report(cohort.train(own_models(delivery.models, best_fitting(cohort, delivery.models)), self.training))
 
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The model that was sent, of several the one with the smallest training loss."""
         k = next(iter(delivery.models.values())).shape[1]
-        return delivery.models, one_hot(_choice(cohort, delivery.models), k)
+        return delivery.models, one_hot(best_fitting(cohort, delivery.models), k)
 
     def update(self, state: State, reports: Reports) -> State:
         """E-step for every client whose W_i is known, M-step over the replies."""
@@ -103,9 +103,3 @@ class FeSEM(FederatedAlgorithm):
 def _new(state: State) -> Tensor:
     """(N,) the clients that have never sent a model."""
     return state["weights"].isnan().any(1)
-
-
-def _choice(cohort: Cohort, delivered: Params) -> Tensor:
-    """(B,) the best of several models; 0 when there is one."""
-    k = next(iter(delivered.values())).shape[1]
-    return best_fitting(cohort, delivered) if k > 1 else torch.zeros(len(cohort), dtype=torch.long)

@@ -20,7 +20,7 @@ from fedclust.algorithms._linkage import (
     in_order,
     merges,
 )
-from fedclust.algorithms._one_shot import OneShot
+from fedclust.algorithms._one_shot import OneShot, clustered
 from fedclust.algorithms.base import Delivery, Payload, Report, State
 from fedclust.models import Params
 from fedclust.task import Cohort
@@ -111,16 +111,15 @@ class Hierarchical(OneShot):
         return {name: t.lerp(means[name], epsilon) for name, t in old.items()}
 
     def payload(self, state: State, client: int) -> Payload:
-        """As every one-shot clustering; with MAML the clients are told when their steps change."""
+        """As every one-shot clustering; with MAML an array more tells the clients that their steps have changed."""
         payload = super().payload(state, client)
-        if self.meta == "fomaml":
-            payload.arrays["maml"] = state["clustered_in"] >= 0
+        if self.meta == "fomaml" and clustered(state):
+            payload.arrays["maml"] = torch.tensor(True)
         return payload
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the group's model; after the clustering with MAML steps if asked for."""
-        maml = "maml" in delivery.arrays and bool(delivery.arrays["maml"].all())
-        inner = (self.inner_lr or self.training.lr) if maml else 0.0
+        inner = (self.inner_lr or self.training.lr) if "maml" in delivery.arrays else 0.0
         return Report(cohort.train(delivery.models, self.training, inner_lr=inner))
 
     def evaluation(self, state: State, client: int) -> Payload:

@@ -56,7 +56,8 @@ class Local(FederatedAlgorithm):
 
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The clients' own models."""
-        return _own(cohort, delivery), torch.ones(len(cohort), 1)
+        own = _own(cohort, delivery)
+        return own, next(iter(own.values())).new_ones(len(cohort), 1)
 
     def update(self, state: State, reports: Reports) -> State:
         """Note who has begun."""

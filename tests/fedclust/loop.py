@@ -8,9 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedclust.algorithms.base import Delivery, FederatedAlgorithm, Payload, Report, Reports, State, models
+from fedclust.algorithms.base import (
+    Delivery,
+    FederatedAlgorithm,
+    Payload,
+    Report,
+    Reports,
+    State,
+    models,
+    together,
+)
 from fedclust.data.client import ClientData, Split
-from fedclust.models import Model, ModelConfig, Params
+from fedclust.models import Model, ModelConfig
 from fedclust.task import Cohort, Training, stream
 
 MODEL = Model(ModelConfig(hidden=(8,)), (6,), 4)
@@ -64,20 +73,23 @@ class Loop:
         """The newest state."""
         return self.states[-1]
 
-    def cohort(self, i: int) -> Cohort:
-        """Client i by itself, with its memory."""
-        return Cohort([self.clients[i]], self.model, seed=self.seed, round=self.round, memory=self.memory[i])
+    def cohort(self, *who: int) -> Cohort:
+        """Client i by itself, with its memory; or several side by side, with copies of theirs."""
+        held = [self.memory[i] for i in who]
+        memory = held[0] if len(who) == 1 else {name: torch.cat([m[name] for m in held]) for name in held[0]}
+        return Cohort([self.clients[i] for i in who], self.model, seed=self.seed, round=self.round, memory=memory)
+
+    def answers(self, who: Sequence[int], deliveries: Sequence[Delivery]) -> list[Report]:
+        """What every client makes of its delivery, each by itself."""
+        return [self.algorithm.local_step(self.cohort(i), d) for i, d in zip(who, deliveries, strict=True)]
 
     def step(self, who: Sequence[int] | None = None, spoil: Callable[[Reports], Reports] = lambda r: r) -> State:
         """One round of the clients ``who`` (all), whatever the algorithm needs."""
         state = {**self.state, "round": torch.tensor(self.round)}
-        chosen = range(len(self.clients)) if who is None else who
-        replies = []
-        for i in chosen:
-            payload = self.algorithm.payload(state, i)
-            replies.append((payload.phase, self.algorithm.local_step(self.cohort(i), deliver(state, payload))))
-        reports = Reports(torch.tensor(list(chosen)), self.n[list(chosen)], *together([r for _, r in replies]),
-                          replies[0][0])
+        chosen = list(range(len(self.clients)) if who is None else who)
+        deliveries = [deliver(state, self.algorithm.payload(state, i)) for i in chosen]
+        replies = together(self.answers(chosen, deliveries))
+        reports = Reports(torch.tensor(chosen), self.n[chosen], replies.models, replies.arrays, deliveries[0].phase)
         self.states.append(self.algorithm.update(state, spoil(reports)))
         self.round = 0 if self.round < 0 and self.algorithm.prepared(self.state) else self.round + 1
         return self.state
@@ -106,10 +118,3 @@ class Loop:
         found = self.algorithm.local_evidence(cohort, deliver(state, offer))
         n = torch.tensor([float(len(client.train))])
         return self.algorithm.assign(state, Reports(torch.zeros(1).long(), n, found.models, found.arrays, offer.phase))
-
-
-def together(reports: Sequence[Report]) -> tuple[Params, dict[str, Tensor]]:
-    """Models and arrays of all reports, stacked."""
-    first = reports[0]
-    return ({name: torch.cat([r.models[name] for r in reports]) for name in first.models},
-            {name: torch.cat([r.arrays[name] for r in reports]) for name in first.arrays})

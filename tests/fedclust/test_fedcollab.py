@@ -5,7 +5,7 @@ import torch
 
 from fedclust.algorithms import make_algorithm
 from fedclust.algorithms._discriminators import PairwiseDivergence, _divergence, all_pairs, pairs_of
-from fedclust.algorithms.base import Reports, models
+from fedclust.algorithms.base import Reports, models, together
 from fedclust.data.client import ClientData
 from graphclust.graph import InputError
 from tests.fedclust.flower import Flower, settings
@@ -134,9 +134,8 @@ def first_round(settings: PairwiseDivergence, everyone: list[ClientData]):
     loop = Loop(fedcollab(), everyone)
     payloads = [settings.payload(state, i, n) for i in range(len(everyone))]
     reports = [settings.local_step(loop.cohort(i), deliver(state, p)) for i, p in enumerate(payloads)]
-    together = {name: torch.cat([r.models[name] for r in reports]) for name in reports[0].models}
-    accuracy = torch.cat([r.arrays["accuracy"] for r in reports])
-    answers = Reports(torch.arange(len(everyone)), n, together, {"accuracy": accuracy}, payloads[0].phase)
+    heard = together(reports)
+    answers = Reports(torch.arange(len(everyone)), n, heard.models, heard.arrays, payloads[0].phase)
     return state, payloads, answers
 
 
