@@ -1,4 +1,4 @@
-"""Flower's ClientApp: message to task and back; thin.
+"""Flower's ClientApp: message to answer and back; thin.
 
 End points: ``query.hello`` who am I; ``train`` one round; ``evaluate`` what was delivered; ``query.evidence`` what a
 newcomer finds out from a few labelled samples; ``evaluate.assigned`` a newcomer under the weights it was assigned.
@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fedclust.algorithms.base import Delivery, Report
+from fedclust import answers
 from fedclust.deploy import memory
-from fedclust.guard import Guard
-from fedclust.messages import delivery, pack, report_content, settings_of, unpack
+from fedclust.messages import settings_of
 from fedclust.participant import Participant, simulated
+from fedclust.records import pack, unpack
 from fedclust.run_config import versions
 from fedclust.task import Cohort
 from graphclust.graph import InputError
@@ -49,71 +48,37 @@ def client_app(load: Load = load_client) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        about = ConfigRecord({"versions": list(versions())})
         try:
-            me = load(context, _job(message))
+            about = answers.hello(load(context, _job(message)))
         except InputError as e:
             at = context.node_config
-            about.update(id=str(at.get("client", f"partition {at.get('partition-id')}")), problem=str(e))
-        else:
-            about.update(id=me.data.id, role=me.role, n_train=Guard(me).n_train, n_classes=me.n_classes,
-                         input_shape=list(me.input_shape))
+            about = ConfigRecord({"versions": list(versions()), "problem": str(e),
+                                  "id": str(at.get("client", f"partition {at.get('partition-id')}"))})
         return Message(RecordDict({"hello": about}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        me = load(context, _job(message))
-        guard, settings = Guard(me), settings_of(message.content)
-        cohort, given = _cohort(me, message, context), delivery(message.content)
-        measured = bool(settings["evaluate"]) and given.phase == "train" and guard.measures
-        metrics = _before(me, cohort, given) if measured else {}
-        report = me.algorithm.local_step(cohort, given)
-        if measured:
-            metrics |= _after(me, cohort, report)
+        me, cohort, reply = _answered("train", message, context)
         _remember(me, message, context, cohort.memory)
-        report = guard.report(report, given, cohort.round, str(settings.get("federation", "")))
-        content = report_content(report)
-        content["metrics"] = MetricRecord({"n": guard.n_train, **metrics})
-        return Message(content, reply_to=message)
+        return reply
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        me = load(context, _job(message))
-        guard, cohort = Guard(me), _cohort(me, message, context)
-        models, weights = me.algorithm.local_predictor(cohort, delivery(message.content))
-        values = _values(cohort.evaluate(models, weights, hard=me.algorithm.hard)) if guard.measures else {}
-        arrays = {} if guard.noises else {"weights": weights[0]}
-        if me.model.clusters:  # clusters are found among the nodes of all clients
-            arrays["embedding"] = cohort.embedding(0, {name: t[0] for name, t in models.items()}, weights[0])
-        content = RecordDict({"arrays": pack(arrays), "metrics": MetricRecord(dict(values))})
-        return Message(content, reply_to=message)
+        return _answered("evaluate", message, context)[2]
 
     @app.query("evidence")
     def evidence(message: Message, context: Context) -> Message:
-        me, settings = load(context, _job(message)), settings_of(message.content)
-        given, content = delivery(message.content), RecordDict()
-        trials = zip(cast(list[int], settings["shots"]), cast(list[int], settings["draws"]), strict=True)
-        for j, (m, draw) in enumerate(trials):
-            cohort = me.with_shots(cast(int, settings["round"]), m, draw)
-            found = Guard(me).evidence(me.algorithm.local_evidence(cohort, given), j)
-            content.update(report_content(found, prefix=f"{j}-"))
-        return Message(content, reply_to=message)
+        return _answered("query.evidence", message, context)[2]
 
     @app.evaluate("assigned")
     def assigned(message: Message, context: Context) -> Message:
-        me, settings = load(context, _job(message)), settings_of(message.content)
-        given, each = delivery(message.content), []
-        Guard(me).no_newcomers()
-        trials = zip(cast(list[int], settings["shots"]), cast(list[int], settings["draws"]),
-                     given.arrays["weights"][0], strict=True)
-        for m, draw, w in trials:
-            models = {name: t[:, w > 0] for name, t in given.models.items()}
-            cohort = me.with_shots(cast(int, settings["round"]), m, draw) if m else _cohort(me, message, context)
-            if m:
-                models = me.algorithm.local_adapted(cohort, models)
-            each.append(_values(cohort.evaluate(models, w[w > 0][None], hard=me.algorithm.hard)))
-        metrics = MetricRecord({name: [values[name] for values in each] for name in each[0]})
-        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+        return _answered("evaluate.assigned", message, context)[2]
+
+    def _answered(kind: str, message: Message, context: Context) -> tuple[Participant, Cohort, Message]:
+        me = load(context, _job(message))
+        cohort = me.cohort(cast(int, settings_of(message.content)["round"]), _memory(me, message, context))
+        [content] = answers.ANSWERS[kind]([answers.Asked(me, message.content, cohort.memory)], cohort)
+        return me, cohort, Message(content, reply_to=message)
 
     return app
 
@@ -122,19 +87,18 @@ def _job(message: Message) -> int:
     return cast(int, settings_of(message.content)["job"])
 
 
-def _memory(message: Message) -> str:
-    """Name of the client's memory in its Context: one for every job of the run."""
-    return f"memory-{_job(message)}"
+def memory_name(job: int) -> str:
+    """Name of a client's memory in its Context: one for every job of the run."""
+    return f"memory-{job}"
 
 
-def _cohort(me: Participant, message: Message, context: Context) -> Cohort:
-    """The client as it stands in the message's round, with its memory."""
-    settings = settings_of(message.content)
-    round_ = cast(int, settings["round"])
+def _memory(me: Participant, message: Message, context: Context) -> dict[str, Tensor]:
+    """What the client remembers in the message's round."""
     if me.home is not None:
-        return me.cohort(round_, memory.recall(me.home, str(settings.get("federation", "")), round_))
-    held = context.state.get(_memory(message))
-    return me.cohort(round_, unpack(cast(ArrayRecord, held)) if held is not None else {})
+        settings = settings_of(message.content)
+        return memory.recall(me.home, str(settings.get("federation", "")), cast(int, settings["round"]))
+    held = context.state.get(memory_name(_job(message)))
+    return dict(unpack(cast(ArrayRecord, held))) if held is not None else {}
 
 
 def _remember(me: Participant, message: Message, context: Context, tensors: dict[str, Tensor]) -> None:
@@ -143,26 +107,7 @@ def _remember(me: Participant, message: Message, context: Context, tensors: dict
         settings = settings_of(message.content)
         memory.remember(me.home, str(settings["federation"]), cast(int, settings["round"]), tensors)
     elif tensors:
-        context.state[_memory(message)] = pack(tensors)
-
-
-def _before(me: Participant, cohort: Cohort, given: Delivery) -> dict[str, float]:
-    """How the client does with what it was sent: the federation after the round before."""
-    models, weights = me.algorithm.local_predictor(cohort, given)
-    return _values(cohort.evaluate(models, weights, hard=me.algorithm.hard), "before_")
-
-
-def _after(me: Participant, cohort: Cohort, report: Report) -> dict[str, float]:
-    """How the client does with what it trained; nothing when it sends no models."""
-    if not report.models:
-        return {}
-    k = next(iter(report.models.values())).shape[1]
-    weights = report.arrays.get("weights", torch.full((1, k), 1 / k))
-    return _values(cohort.evaluate(report.models, weights, hard=me.algorithm.hard), "after_")
-
-
-def _values(measured: dict[str, Tensor], prefix: str = "") -> dict[str, float]:
-    return {prefix + name: float(value[0]) for name, value in measured.items()}
+        context.state[memory_name(_job(message))] = pack(tensors)
 
 
 app = client_app()

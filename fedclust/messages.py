@@ -6,69 +6,22 @@ ConfigRecord ``settings``; a report the same without settings. One client's tens
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedclust.algorithms.base import Delivery, Payload, Report, State, models
 from fedclust.models import Params
+from fedclust.records import TensorRecord, gathered, n_bytes, pack
 
-NUMPY = "numpy.ndarray"
-"""How Flower calls arrays in numpy's file format."""
 Setting = str | int | float | bool | list[int] | list[float]
-
-
-def pack(tensors: Mapping[str, Tensor]) -> ArrayRecord:
-    """Tensors as an ArrayRecord, byte for byte what Flower makes of them; dtypes and 0-d tensors are kept.
-
-    Raises
-    ------
-    TypeError
-        A dtype that numpy does not have (bfloat16).
-    """
-    record = ArrayRecord()
-    for name, t in tensors.items():
-        a = t.detach().cpu().numpy()
-        # Flower writes and parses the header anew for every array: as long as a training step of a small model
-        dtype, header = _header(a.dtype, a.shape)
-        record[name] = Array(dtype, a.shape, NUMPY, header + a.tobytes())
-    return record
-
-
-def unpack(record: ArrayRecord) -> dict[str, Tensor]:
-    """The tensors of an ArrayRecord, as memory of their own."""
-    return {name: torch.from_numpy(_ndarray(a)) for name, a in record.items()}
-
-
-def _ndarray(array: Array) -> np.ndarray:
-    _, header = _header(np.dtype(array.dtype), array.shape)
-    if array.stype != NUMPY or not array.data.startswith(header):  # another writer: Flower reads it in full
-        return array.numpy()
-    return np.frombuffer(array.data, array.dtype, offset=len(header)).reshape(array.shape).copy()
-
-
-@lru_cache(maxsize=1024)
-def _header(dtype: np.dtype, shape: tuple[int, ...]) -> tuple[str, bytes]:
-    """The dtype's name, and what a C-ordered .npy file of this dtype and shape begins with."""
-    out = io.BytesIO()
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, header)
-    return str(dtype), out.getvalue()
 
 
 def tensor_bytes(content: RecordDict) -> int:
     """Bytes of all tensors in a message: what travels, without names and headers."""
-    return sum(
-        math.prod(a.shape) * np.dtype(a.dtype).itemsize
-        for record in content.values() if isinstance(record, ArrayRecord) for a in record.values()
-    )
+    return sum(n_bytes(record) for record in content.values() if isinstance(record, ArrayRecord))
 
 
 class Packer:
@@ -77,14 +30,24 @@ class Packer:
     def __init__(self, state: State) -> None:
         self._state = state
         self._families: dict[str, Params] = {}
-        self._packed: dict[tuple[str, int], ArrayRecord] = {}
+        self._packed: dict[tuple[str, int], TensorRecord] = {}
+        self._contents: dict[tuple[Any, ...], RecordDict] = {}
 
     def content(self, payload: Payload, settings: Mapping[str, Setting] | None = None) -> RecordDict:
-        """A message's content; ``settings`` travel beside the payload's phase."""
-        content = RecordDict({f"model-{j}": self._model(payload.family, k) for j, k in enumerate(payload.groups)})
+        """A message's content; ``settings`` travel beside the payload's phase.
+
+        Payloads that say the same share one: to make and check a record takes Flower longer than a small model's step.
+        """
+        said = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in (settings or {}).items())
+        key = (payload.family, tuple(payload.groups), payload.phase, said)
+        content = self._contents.get(key)
+        if content is None:
+            content = RecordDict({f"model-{j}": self._model(payload.family, k) for j, k in enumerate(payload.groups)})
+            content["settings"] = ConfigRecord({**(settings or {}), "phase": payload.phase})
+            self._contents[key] = content
         if payload.arrays:
+            content = content.copy()
             content["arrays"] = pack(payload.arrays)
-        content["settings"] = ConfigRecord({**(settings or {}), "phase": payload.phase})
         return content
 
     def shapes(self, family: str) -> dict[str, tuple[int, ...]]:
@@ -96,9 +59,9 @@ class Packer:
             self._families[family] = models(self._state, family)
         return self._families[family]
 
-    def _model(self, family: str, k: int) -> ArrayRecord:
+    def _model(self, family: str, k: int) -> TensorRecord:
         if (family, k) not in self._packed:
-            self._packed[family, k] = pack({name: t[k] for name, t in self._family(family).items()})
+            self._packed[family, k] = TensorRecord(self._family(family), (k,))
         return self._packed[family, k]
 
 
@@ -107,54 +70,49 @@ def settings_of(content: RecordDict) -> ConfigRecord:
     return cast(ConfigRecord, content["settings"])
 
 
-def delivery(content: RecordDict) -> Delivery:
-    """A message as it arrives at a cohort of one."""
-    return Delivery(
-        {name: t[None] for name, t in _models(content).items()},
-        {name: t[None] for name, t in _arrays(content).items()},
-        str(settings_of(content)["phase"]),
-    )
+def delivery(contents: Sequence[RecordDict]) -> Delivery:
+    """Messages with as many models and the same arrays each, as they arrive at a cohort of their B clients."""
+    return Delivery(_models(contents), _arrays(contents), str(settings_of(contents[0])["phase"]))
 
 
-def report_content(report: Report, prefix: str = "") -> RecordDict:
-    """The report of a cohort of one as a message's content; ``prefix`` sets apart several reports in one message."""
+def report_contents(report: Report, b: int, prefix: str = "") -> list[RecordDict]:
+    """The reports of a cohort's B clients as messages' contents; ``prefix`` sets apart several in one message."""
     k = next(iter(report.models.values())).shape[1] if report.models else 0
-    content = RecordDict({
-        f"{prefix}model-{j}": pack({name: t[0, j] for name, t in report.models.items()}) for j in range(k)
-    })
-    if report.arrays:
-        content[f"{prefix}arrays"] = pack({name: t[0] for name, t in report.arrays.items()})
-    return content
+    contents = []
+    for i in range(b):
+        content = RecordDict({f"{prefix}model-{j}": TensorRecord(report.models, (i, j)) for j in range(k)})
+        if report.arrays:
+            content[f"{prefix}arrays"] = TensorRecord(report.arrays, (i,))
+        contents.append(content)
+    return contents
 
 
-def client_report(content: RecordDict, prefix: str = "") -> Report:
-    """One client's report without the cohort's axis: models (k', ...), arrays (...).
+def reports(contents: Sequence[RecordDict], prefix: str = "") -> Report:
+    """Reports with as many models and the same arrays each, stacked: models (S, k', ...), arrays (S, ...).
 
     Raises
     ------
     KeyError, RuntimeError
         Models that do not have the same parameters, or not of the same shapes.
     """
-    return Report(_models(content, prefix), _arrays(content, prefix))
+    return Report(_models(contents, prefix), _arrays(contents, prefix))
 
 
-def stacked(reports: Iterable[Report]) -> Report:
-    """Reports of single clients as one: models (S, k', ...), arrays (S, ...)."""
-    each = list(reports)
-    return Report(
-        {name: torch.stack([r.models[name] for r in each]) for name in each[0].models},
-        {name: torch.stack([r.arrays[name] for r in each]) for name in each[0].arrays},
-    )
+def n_models(content: RecordDict, prefix: str = "") -> int:
+    """How many models a message carries."""
+    k = 0
+    while f"{prefix}model-{k}" in content:
+        k += 1
+    return k
 
 
-def _models(content: RecordDict, prefix: str = "") -> Params:
-    """The models ``model-0``, ``model-1``, ... stacked (k, ...); {} without any."""
-    found: list[Params] = []
-    while (name := f"{prefix}model-{len(found)}") in content:
-        found.append(unpack(cast(ArrayRecord, content[name])))
-    return {name: torch.stack([m[name] for m in found]) for name in found[0]} if found else {}
+def _models(contents: Sequence[RecordDict], prefix: str = "") -> Params:
+    """The models ``model-0``, ``model-1``, ... of every message (S, k, ...); {} without any."""
+    k = n_models(contents[0], prefix)
+    flat = [cast(ArrayRecord, content[f"{prefix}model-{j}"]) for content in contents for j in range(k)]
+    return {name: t.unflatten(0, (len(contents), k)) for name, t in gathered(flat).items()} if flat else {}
 
 
-def _arrays(content: RecordDict, prefix: str = "") -> dict[str, Tensor]:
+def _arrays(contents: Sequence[RecordDict], prefix: str = "") -> dict[str, torch.Tensor]:
     name = f"{prefix}arrays"
-    return unpack(cast(ArrayRecord, content[name])) if name in content else {}
+    return gathered([cast(ArrayRecord, content[name]) for content in contents]) if name in contents[0] else {}

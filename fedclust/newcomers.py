@@ -14,7 +14,7 @@ from torch import Tensor
 from fedclust.algorithms import FederatedAlgorithm
 from fedclust.algorithms.base import Payload, Reports, State, n_groups
 from fedclust.config import FederationConfig
-from fedclust.messages import Packer, client_report, stacked, tensor_bytes
+from fedclust.messages import Packer, reports, tensor_bytes
 from fedclust.participant import ALL
 from fedclust.rounds import Registry, Sent, exchange
 
@@ -93,7 +93,7 @@ def _assigned(
     for m, _ in some:
         report = None
         if m:
-            found = stacked([client_report(content, prefix=f"{asked}-")])
+            found = reports([content], prefix=f"{asked}-")
             used = torch.tensor([float(n if m == ALL else m)])
             report = Reports(torch.zeros(1, dtype=torch.long), used, found.models, found.arrays, "evidence")
             asked += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -11,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedclust.algorithms import FederatedAlgorithm
+from fedclust.algorithms import FederatedAlgorithm, make_algorithm
 from fedclust.config import FederationConfig
 from fedclust.data.client import ClientData, Federation, Split
 from fedclust.data.spec import FederationSpec
 from fedclust.models import Model, ModelConfig
 from fedclust.run_config import config_text, jobs
-from fedclust.task import Cohort, stream
+from fedclust.task import Cohort, Training, stream
 from graphclust.graph import InputError
 
 ALL = -1
@@ -45,8 +46,9 @@ class Participant:
 
     @cached_property
     def algorithm(self) -> FederatedAlgorithm:
-        """The algorithm with its settings."""
-        return self.config.make()
+        """The algorithm with its settings; clients of equal config have the same object."""
+        c = self.config
+        return _algorithm(c.algorithm, json.dumps(c.settings), c.training)
 
     @cached_property
     def model(self) -> Model:
@@ -67,13 +69,13 @@ class Participant:
         self._cohort.round, self._cohort.memory = round, memory
         return self._cohort
 
-    def with_shots(self, round: int, m: int, draw: int) -> Cohort:
-        """A cohort of this client with ``m`` of its labelled samples only, drawn by the stream of (id, m, draw)."""
+    def with_shots(self, m: int, draw: int) -> ClientData:
+        """The client with ``m`` of its labelled samples only, drawn by the stream of (id, m, draw)."""
         data, n = self.data, len(self.data.train)
-        if m != ALL and m < n:
-            chosen = torch.randperm(n, generator=stream(self.config.seed, "shots", data.id, m, draw))[:m].sort().values
-            data = replace(data, train=Split(data.train.x[chosen], data.train.y[chosen]))
-        return Cohort([data], self.model, seed=self.config.seed, round=round)
+        if m == ALL or m >= n:
+            return data
+        chosen = torch.randperm(n, generator=stream(self.config.seed, "shots", data.id, m, draw))[:m].sort().values
+        return replace(data, train=Split(data.train.x[chosen], data.train.y[chosen]))
 
 
 class _Job:
@@ -119,6 +121,11 @@ def _federation(spec: str) -> Federation:
     from fedclust.data.build import build_federation  # what clients with data of their own need not import
 
     return build_federation(FederationSpec.model_validate_json(spec))
+
+
+@lru_cache(maxsize=8)
+def _algorithm(name: str, settings: str, training: Training) -> FederatedAlgorithm:
+    return make_algorithm(name, json.loads(settings), training)
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from torch import Tensor
 
 from fedclust.algorithms.base import Report
-from fedclust.messages import client_report
+from fedclust.messages import reports
+from fedclust.records import Signature, TensorRecord, pack, signature, unpack
 from fedclust.run_config import versions
 from fedclust.task import stream
 from graphclust.graph import InputError
@@ -184,7 +183,7 @@ def select(n_clients: int, fraction: float, seed: int, round_: int) -> list[int]
 
 def sound_reports(
     contents: Mapping[str, RecordDict], shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
-) -> tuple[dict[str, Report], dict[str, str]]:
+) -> tuple[list[str], Report, dict[str, str]]:
     """The reports that may be averaged, and why the others may not.
 
     Parameters
@@ -194,48 +193,77 @@ def sound_reports(
 
     Returns
     -------
-    sound reports by client; a reason for each of the others: NaN or inf, parameters of other names or shapes than sent,
-    or tensors unlike those of most clients
+    the clients with sound reports; these reports, stacked; a reason for each of the others: NaN or inf, parameters of
+    other names or shapes than sent, or tensors unlike those of most clients
     """
-    reports: dict[str, Report] = {}
     failures: dict[str, str] = {}
+    signatures: dict[str, _Signatures] = {}
+    readable: dict[str, RecordDict] = {}
     for client, content in contents.items():
         try:
-            report = client_report(content)
-            _check(report, shapes[client])
+            readable[client] = content = _read(content)
+            signatures[client] = found = tuple((name, signature(r)) for name, r in content.items()
+                                               if isinstance(r, ArrayRecord))
+            _check(found, shapes[client])
         except (KeyError, RuntimeError, ValueError) as e:
+            signatures.pop(client, None)
             failures[client] = f"unusable reply: {e}"
-        else:
-            reports[client] = report
-    signatures = {client: _signature(report) for client, report in reports.items()}
-    if signatures:
-        usual = Counter(signatures.values()).most_common(1)[0][0]
-        for client, signature in signatures.items():
-            if signature != usual:
-                odd = sorted(str(s) for s in set(signature) ^ set(usual))[0]
-                failures[client] = f"unusable reply: unlike those of most clients at {odd}"
-                del reports[client]
-    return reports, dict(sorted(failures.items()))
+    usual = Counter(signatures.values()).most_common(1)[0][0] if signatures else ()
+    for client, found in signatures.items():
+        if found != usual:
+            odd = sorted(str(s) for s in _flat(found) ^ _flat(usual))[0]
+            failures[client] = f"unusable reply: unlike those of most clients at {odd}"
+    clients = [client for client in signatures if client not in failures]
+    if not clients:
+        return [], Report(), dict(sorted(failures.items()))
+    together = reports([readable[client] for client in clients])
+    bad = _not_finite(together)
+    for i, name in bad.items():
+        failures[clients[i]] = f"unusable reply: {name} holds NaN or inf"
+    if bad:
+        kept = torch.tensor([i for i in range(len(clients)) if i not in bad], dtype=torch.long)
+        clients = [clients[i] for i in kept]
+        together = Report(*({name: t[kept] for name, t in of.items()} for of in (together.models, together.arrays)))
+    return clients, together, dict(sorted(failures.items()))
 
 
-def _check(report: Report, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if report.models and shapes and set(report.models) != set(shapes):
-        odd = sorted(set(report.models) ^ set(shapes))
-        raise ValueError(f"parameters {odd} are missing or unknown")
-    for name, t in report.models.items():
-        if shapes and tuple(t.shape[1:]) != tuple(shapes[name]):
-            raise ValueError(f"{name} has shape {tuple(t.shape[1:])}, {tuple(shapes[name])} was sent")
-    for name, t in {**report.models, **report.arrays}.items():
+_Signatures = tuple[tuple[str, Signature], ...]
+
+
+def _read(content: RecordDict) -> RecordDict:
+    """The content with what came as bytes turned into tensors."""
+    if all(isinstance(r, TensorRecord) for r in content.values() if isinstance(r, ArrayRecord)):
+        return content
+    return RecordDict({name: pack(unpack(r)) if isinstance(r, ArrayRecord) else r for name, r in content.items()})
+
+
+def _check(found: _Signatures, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    models = [held for name, held in found if name.startswith("model-")]
+    for held in models:
+        names = {name for name, _, _ in held}
+        if (names != set(shapes) and shapes) or names != {name for name, _, _ in models[0]}:
+            raise ValueError(f"parameters {sorted(names ^ set(shapes or (n for n, _, _ in models[0])))} are missing "
+                             "or unknown")
+        for name, shape, _ in held:
+            if shapes and shape != tuple(shapes[name]):
+                raise ValueError(f"{name} has shape {shape}, {tuple(shapes[name])} was sent")
+
+
+def _flat(signatures: _Signatures) -> set[tuple[Any, ...]]:
+    return {(record, *of) for record, held in signatures for of in held}
+
+
+def _not_finite(stacked: Report) -> dict[int, str]:
+    """The clients of stacked reports that hold NaN or inf, by position, and the name of a tensor that does."""
+    bad: dict[int, str] = {}
+    for name, t in {**stacked.arrays, **stacked.models}.items():
+        if not t.is_floating_point() or not t.numel():
+            continue
         # one NaN or inf makes the sum so; the sum of many large numbers may be inf by itself
-        if t.is_floating_point() and not math.isfinite(t.sum()) and not torch.isfinite(t).all():
-            raise ValueError(f"{name} holds NaN or inf")
-
-
-def _signature(report: Report) -> tuple[tuple[str, str, tuple[int, ...], torch.dtype], ...]:
-    def each(kind: str, tensors: Mapping[str, Tensor]) -> list[tuple[str, str, tuple[int, ...], torch.dtype]]:
-        return [(kind, name, tuple(t.shape), t.dtype) for name, t in sorted(tensors.items())]
-
-    return (*each("model", report.models), *each("array", report.arrays))
+        for i in (~torch.isfinite(t.flatten(1).sum(1) if t.dim() > 1 else t)).nonzero()[:, 0].tolist():
+            if not torch.isfinite(t[i]).all():
+                bad[i] = name
+    return bad
 
 
 def _last_line(reason: str | None) -> str:

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from fedclust.algorithms.base import Payload, Reports, State
 from fedclust.config import FederationConfig
-from fedclust.messages import Packer, Setting, client_report, stacked, tensor_bytes
+from fedclust.messages import Packer, Setting, tensor_bytes
 from fedclust.models import Model
 from fedclust.newcomers import meet_newcomers
+from fedclust.records import unpack
 from fedclust.rounds import Registry, RunStopped, Sent, find_again, handshake, select, sound_reports
 from fedclust.state import Checkpoint, FederationResult, History, mean
 from fedclust.suspects import agreement_of, excluded, suspects
@@ -138,21 +139,21 @@ class ClusteredStrategy(Strategy):
             Fewer than ``min_replies`` can be used.
         """
         contents, failures = self._sent.sort(replies, self.config.timeout)
-        reports, unsound = sound_reports(contents, self._shapes)
+        sound, together, unsound = sound_reports(contents, self._shapes)
         failures = dict(sorted({**failures, **unsound}.items()))
-        if len(reports) < self.config.min_replies:
-            raise RunStopped(self._too_few(f"round {server_round}", len(reports), self.config.min_replies, failures))
+        if len(sound) < self.config.min_replies:
+            raise RunStopped(self._too_few(f"round {server_round}", len(sound), self.config.min_replies, failures))
         position = {client: i for i, client in enumerate(self._registry.ids)}
-        at = torch.tensor([position[client] for client in reports])
+        at = torch.tensor([position[client] for client in sound])
         sizes = torch.tensor(self._registry.n, dtype=torch.float32)
-        together, phase = stacked(reports.values()), next(iter(self._payloads.values())).phase
+        phase = next(iter(self._payloads.values())).phase
         stack = Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust)
         before, self._state = self._state, self.algorithm.update(self._state, stack)
-        values = _table({client: contents[client] for client in reports}, position)
-        agreement = agreement_of(before, self._state, [self._payloads[client] for client in reports], stack)
+        values = _table({client: contents[client] for client in sound}, position)
+        agreement = agreement_of(before, self._state, [self._payloads[client] for client in sound], stack)
         means = {name: mean(t) for name, t in values.items()}
         row = {
-            "round": server_round, "phase": phase, "participants": list(reports), "failures": failures, "mean": means,
+            "round": server_round, "phase": phase, "participants": sound, "failures": failures, "mean": means,
             "bytes_down": self._bytes_down, "bytes_up": sum(tensor_bytes(c) for c in contents.values()),
         }
         nobody = torch.full((len(position),), math.nan)
@@ -187,7 +188,7 @@ class ClusteredStrategy(Strategy):
             reply = contents.get(client, RecordDict())
             measured = cast(MetricRecord, reply.get("metrics", {}))
             values = {name: _number(measured.get(name)) for name in MEASURES}
-            payload, arrays = self._payloads.get(client), client_report(reply).arrays
+            payload, arrays = self._payloads.get(client), unpack(cast(ArrayRecord, reply.get("arrays", ArrayRecord())))
             error = failures.get(client) if payload else "not evaluated: no model is meant for it yet"
             self._clients.append({"id": client, "n": n, **values, "error": error})
             if "embedding" in arrays:

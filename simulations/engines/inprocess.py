@@ -16,12 +16,13 @@ from torch import Tensor
 
 from fedclust.config import FederationConfig
 from fedclust.flwr_compat import CLIENT_FAILED, SERVER_NODE, empty_run, set_message_id, task_identity
-from fedclust.messages import pack, unpack
 from fedclust.participant import simulated_federation
+from fedclust.records import pack, unpack
 from fedclust.server_app import server_app
 from fedclust.state import FederationResult
 from graphclust.monitor import Monitor
 from simulations.attacks import simulated_app
+from simulations.events import eventful
 
 RUN_ID = 1
 
@@ -148,7 +149,8 @@ def simulate(
     run_config: UserConfig = {"config": config.model_dump_json(), "clients": n, "folder": ""}
     nodes: list[UserConfig] = [{"partition-id": i, "num-partitions": n} for i in range(n)]
     results: list[FederationResult] = []
-    app = server_app(lambda _, result: results.append(result), checkpoint=checkpoint, monitor=monitor)
+    app = server_app(lambda _, result: results.append(result), checkpoint=checkpoint, monitor=monitor,
+                     around=eventful)
     with task_identity(RUN_ID):
         app(InProcessGrid(simulated_app(), nodes, run_config),
             Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config))

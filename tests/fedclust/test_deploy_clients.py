@@ -225,7 +225,7 @@ def test_problems_of_clients_are_told_by_name_before_the_first_round(folder):
 
 
 def test_other_versions_are_told_before_the_first_round(folder, monkeypatch):
-    monkeypatch.setattr("fedclust.client_app.versions", lambda: ("graphclust 0.1", "flwr 1.30", "torch 2.6"))
+    monkeypatch.setattr("fedclust.answers.versions", lambda: ("graphclust 0.1", "flwr 1.30", "torch 2.6"))
     with pytest.raises(InputError, match=r"client 'amber': it runs graphclust 0.1, flwr 1.30, torch 2.6, the server"):
         run(config(), {name: folder / name for name in NAMES}, folder / "out")
 

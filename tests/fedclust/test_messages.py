@@ -1,22 +1,22 @@
 """Payloads and reports survive the way through Flower's records."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 
 from fedclust.algorithms.base import Payload, Report
 from fedclust.messages import (
     Packer,
-    client_report,
     delivery,
-    pack,
-    report_content,
+    report_contents,
+    reports,
     settings_of,
-    stacked,
     tensor_bytes,
-    unpack,
 )
+from fedclust.records import TensorRecord, gathered, n_bytes, pack, signature, unpack
 
 TENSORS = {
     "float": torch.randn(3, 4), "double": torch.randn(2).double(), "int": torch.arange(5), "byte": torch.ones(2).byte(),
@@ -47,10 +47,47 @@ def test_arrays_of_another_writer_are_read():
     assert unpack(ArrayRecord([fortran]))["0"].tolist() == fortran.tolist()
 
 
-def test_unpacked_tensors_are_memory_of_their_own():
-    record = pack({"a": torch.zeros(3)})
-    unpack(record)["a"].fill_(1)
-    assert unpack(record)["a"].tolist() == [0, 0, 0]
+def test_inside_the_process_nothing_is_written(monkeypatch):
+    monkeypatch.setattr("fedclust.records._array", lambda t: pytest.fail("written"))
+    record = pack(TENSORS)
+    again = record.copy()
+    assert unpack(again)["float"] is TENSORS["float"] and n_bytes(record) == sum(t.nbytes for t in TENSORS.values())
+    assert dict((name, (shape, dtype)) for name, shape, dtype in signature(again))["int"] == ((5,), torch.int64)
+
+
+def test_what_leaves_the_process_is_flowers_own_record():
+    record = TensorRecord({"w": torch.arange(6.0).view(3, 2)}, (1,))
+    flowers = ArrayRecord({"w": torch.tensor([2.0, 3])})
+    assert record.deflate() == flowers.deflate() and record.object_id == flowers.object_id
+    arrived = pickle.loads(pickle.dumps(record))
+    assert type(arrived) is ArrayRecord and arrived == flowers == record
+    assert unpack(arrived)["w"].tolist() == [2, 3] and signature(arrived) == signature(record)
+    assert len(pickle.dumps(TensorRecord({"w": torch.zeros(10**6, 1)}, (3,)))) < 2000, "the whole source was pickled"
+
+
+def test_a_record_that_is_changed_no_longer_says_what_its_source_says():
+    source = {"w": torch.zeros(2, 3)}
+    record = TensorRecord(source, (0,))
+    other = record.copy()
+    record["v"] = pack({"v": torch.ones(1)})["v"]
+    del record["w"]
+    third = record.copy()
+    assert list(record) == ["v"] and list(unpack(record)) == ["v"] and n_bytes(record) == 4 and "w" not in record
+    assert list(other) == ["w"] and list(unpack(third)) == ["v"] and repr(other) != repr(record)
+
+
+def test_records_of_one_source_are_stacked_without_a_copy_where_they_are_in_order():
+    source = {"w": torch.arange(24.0).view(2, 3, 4)}
+    every = [TensorRecord(source, (i, j)) for i in range(2) for j in range(3)]
+    whole = gathered(every)["w"]
+    assert same(whole, source["w"].flatten(0, 1)) and whole.data_ptr() == source["w"].data_ptr()
+    some = [every[4], every[0], pack({"w": torch.ones(4)}), every[4], TensorRecord({"w": torch.zeros(9, 4)}, (2,))]
+    assert same(gathered(some)["w"], torch.stack([unpack(r)["w"] for r in some]))
+    assert same(gathered([pack(unpack(r)) for r in some])["w"], gathered(some)["w"])
+    with pytest.raises(KeyError):
+        gathered([every[0], pack({"v": torch.ones(4)})])
+    with pytest.raises(RuntimeError):
+        gathered([every[0], pack({"w": torch.ones(5)})])
 
 
 def test_a_dtype_that_numpy_does_not_have_is_refused():
@@ -65,7 +102,7 @@ def state():
 
 def test_a_payload_arrives_with_its_groups_in_order_and_the_cohorts_axis(state):
     content = Packer(state).content(Payload([2, 0], {"c": torch.tensor([1.0, 2.0])}, phase="warm"), {"round": -1})
-    arrived = delivery(content)
+    arrived = delivery([content])
     assert arrived.models["w"].shape == (1, 2, 2, 2) and same(arrived.models["w"][0], state["model/w"][[2, 0]])
     assert same(arrived.models["count"], torch.tensor([[2, 0]]))
     assert same(arrived.arrays["c"], torch.tensor([[1.0, 2.0]]))
@@ -73,53 +110,65 @@ def test_a_payload_arrives_with_its_groups_in_order_and_the_cohorts_axis(state):
 
 
 def test_a_payload_without_models_or_arrays(state):
-    arrived = delivery(Packer(state).content(Payload([], phase="histogram")))
+    arrived = delivery([Packer(state).content(Payload([], phase="histogram"))])
     assert arrived.models == {} and arrived.arrays == {} and arrived.phase == "histogram"
 
 
 def test_another_family_of_models(state):
     packer = Packer(state)
-    arrived = delivery(packer.content(Payload([1], family="other")))
+    arrived = delivery([packer.content(Payload([1], family="other"))])
     assert arrived.models["v"].shape == (1, 1, 5)
     assert packer.shapes("other") == {"v": (5,)} and packer.shapes("none") == {}
     assert packer.shapes("model") == {"w": (2, 2), "count": ()}
 
 
-def test_a_model_is_packed_once_and_no_two_messages_share_their_outer_dict(state):
+def test_payloads_that_say_the_same_share_their_content(state):
     packer = Packer(state)
     one, other = packer.content(Payload([0, 1])), packer.content(Payload([1]))
-    assert one["model-1"] is other["model-0"]
-    del one["model-1"]
-    assert "model-0" in other
+    assert one["model-1"] is other["model-0"] and packer.content(Payload([0, 1])) is one
+    with_arrays = packer.content(Payload([1], {"c": torch.zeros(1)}))
+    assert "arrays" in with_arrays and "arrays" not in other
+    assert packer.content(Payload([1]), {"round": 2}) != packer.content(Payload([1]), {"round": 3})
 
 
-def test_reports_come_back_one_by_one_and_are_stacked_in_order():
+def test_reports_come_back_stacked_in_order():
     sent = [Report({"w": torch.full((1, 2, 3), float(i))}, {"n": torch.tensor([i]), "h": torch.ones(1, 4) * i})
             for i in range(3)]
-    back = [client_report(report_content(r)) for r in sent]
-    assert back[1].models["w"].shape == (2, 3) and back[1].arrays["n"].shape == ()
-    together = stacked(back)
+    back = [report_contents(r, 1)[0] for r in sent]
+    assert reports(back[1:2]).models["w"].shape == (1, 2, 3) and reports(back[1:2]).arrays["n"].shape == (1,)
+    together = reports(back)
     assert together.models["w"].shape == (3, 2, 3) and together.models["w"][:, 0, 0].tolist() == [0, 1, 2]
     assert same(together.arrays["n"], torch.arange(3)) and together.arrays["h"].shape == (3, 4)
 
 
+def test_a_cohorts_report_goes_out_one_by_one_and_comes_back_as_it_was():
+    report = Report({"w": torch.randn(4, 2, 3)}, {"n": torch.arange(4)})
+    contents = report_contents(report, 4)
+    assert [list(c) for c in contents] == [["model-0", "model-1", "arrays"]] * 4
+    assert same(unpack(contents[2]["model-1"])["w"], report.models["w"][2, 1])
+    back = reports(contents)
+    assert same(back.models["w"], report.models["w"]) and back.models["w"].data_ptr() == report.models["w"].data_ptr()
+    assert same(reports(contents[::-1]).models["w"], report.models["w"].flip(0))
+    assert report_contents(Report(), 2) == [RecordDict(), RecordDict()]
+
+
 def test_several_reports_in_one_message_are_kept_apart():
-    content = report_content(Report(arrays={"w": torch.zeros(1, 2)}), "0-")
-    content.update(report_content(Report({"m": torch.ones(1, 1, 2)}, {"w": torch.ones(1, 2)}), "1-"))
-    assert client_report(content, "0-").arrays["w"].tolist() == [0, 0]
-    assert client_report(content, "1-").arrays["w"].tolist() == [1, 1]
-    assert client_report(content, "0-").models == {} and client_report(content, "1-").models["m"].shape == (1, 2)
+    content = report_contents(Report(arrays={"w": torch.zeros(1, 2)}), 1, "0-")[0]
+    content.update(report_contents(Report({"m": torch.ones(1, 1, 2)}, {"w": torch.ones(1, 2)}), 1, "1-")[0])
+    first, second = reports([content], "0-"), reports([content], "1-")
+    assert first.arrays["w"].tolist() == [[0, 0]] and second.arrays["w"].tolist() == [[1, 1]]
+    assert first.models == {} and second.models["m"].shape == (1, 1, 2)
 
 
 def test_models_with_unlike_parameters_are_an_error():
-    content = report_content(Report({"w": torch.zeros(1, 1, 2)}))
+    content = report_contents(Report({"w": torch.zeros(1, 1, 2)}), 1)[0]
     content["model-1"] = pack({"v": torch.zeros(2)})
     with pytest.raises(KeyError):
-        client_report(content)
+        reports([content])
 
 
 def test_bytes_are_those_of_the_tensors(state):
     content = Packer(state).content(Payload([0, 2], {"c": torch.zeros(3, dtype=torch.float64)}), {"round": 3})
     assert tensor_bytes(content) == 2 * (4 * 4 + 8) + 3 * 8
     report = Report({"w": torch.zeros(1, 2, 5)}, {"g": torch.zeros(1, dtype=torch.bool)})
-    assert tensor_bytes(report_content(report)) == 2 * 5 * 4 + 1
+    assert tensor_bytes(report_contents(report, 1)[0]) == 2 * 5 * 4 + 1

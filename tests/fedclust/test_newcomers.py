@@ -9,6 +9,7 @@ from fedclust.algorithms import algorithm_names, make_algorithm
 from fedclust.algorithms.base import models
 from fedclust.data.client import Split
 from fedclust.participant import ALL
+from fedclust.task import Cohort
 from fedclust.trained import TrainedFederation
 from tests.fedclust.flower import Flower, settings
 from tests.fedclust.loop import MODEL, TRAINING, Loop, blobs, concepts
@@ -31,7 +32,8 @@ def finished():
 
 def tuned(flower, result, trial, m, draw):
     """The model of the group that a trial found, fine-tuned on its m samples; the cohort of these; and the model."""
-    cohort = flower.participants[6 + trial // len(TRIALS)].with_shots(8, m, draw)
+    me = flower.participants[6 + trial // len(TRIALS)]
+    cohort = Cohort([me.with_shots(m, draw)], me.model, seed=me.config.seed, round=8)
     group = int(result.unseen_weights[trial].argmax())
     sent = {name: t[group][None, None] for name, t in models(result.state).items()}
     return cohort.train(sent, TRAINING.model_copy(update={"epochs": 4}), key="finetune"), cohort, sent
@@ -52,7 +54,7 @@ def test_each_trial_fine_tunes_on_its_own_labelled_samples(finished):
 def test_without_fine_tuning_trials_of_one_group_are_one_evaluation():
     flower, result = run(finetune_epochs=0)
     for i in range(2):
-        cohort = flower.participants[6 + i].with_shots(8, ALL, 0)
+        cohort = flower.participants[6 + i].cohort(8, {})
         for row, w in zip(result.unseen[4 * i : 4 * i + 4], result.unseen_weights[4 * i : 4 * i + 4], strict=True):
             if not row["undetermined"]:
                 group = {name: t[int(w.argmax())][None, None] for name, t in models(result.state).items()}
@@ -105,7 +107,7 @@ def test_a_mixture_is_measured_with_all_its_groups():
     for trial, row in enumerate(result.unseen):
         w = result.unseen_weights[trial]
         if not row["undetermined"]:
-            cohort = flower.participants[6 + trial // len(TRIALS)].with_shots(4, ALL, 0)
+            cohort = flower.participants[6 + trial // len(TRIALS)].cohort(4, {})
             everything = {name: t[None] for name, t in models(result.state).items()}
             expected = cohort.evaluate(everything, w[None], hard=False)
             assert (w > 0).all() and row["loss"] == pytest.approx(float(expected["loss"]), abs=1e-6)

@@ -182,7 +182,7 @@ def _nan_everywhere(message, call):
 
 
 def _garbage(record):
-    from fedclust.messages import pack, unpack
+    from fedclust.records import pack, unpack
     return pack({name: t * torch.nan for name, t in unpack(record).items()})
 
 

@@ -188,7 +188,7 @@ def test_a_newcomer_fares_as_a_cohort_of_it_would():
         assert torch.allclose(result.unseen_weights[4 * i], weights)
         group = {name: t[weights.argmax()][None, None] for name, t in result.state.items() if name.startswith("model/")}
         model = {name.removeprefix("model/"): t for name, t in group.items()}
-        cohort = flower.participants[6 + i].with_shots(4, ALL, 0)
+        cohort = flower.participants[6 + i].cohort(4, {})
         expected = cohort.evaluate(model, torch.ones(1, 1), hard=True)["accuracy"]
         assert result.unseen[4 * i]["accuracy"] == pytest.approx(float(expected))
 
@@ -197,9 +197,9 @@ def test_shots_are_drawn_by_client_number_and_draw():
     me = Flower(settings(), unseen=NEWCOMERS).participants[6]
 
     def labels(m, draw):
-        return me.with_shots(3, m, draw).clients[0].train.x.sum(1).tolist()
+        return me.with_shots(m, draw).train.x.sum(1).tolist()
 
     assert len(labels(5, 0)) == 5 and labels(5, 0) == labels(5, 0) != labels(5, 1)
     assert labels(ALL, 0) == labels(1000, 0) == me.data.train.x.sum(1).tolist()
     assert set(labels(5, 1)) <= set(labels(ALL, 0))
-    assert me.with_shots(3, 5, 0).clients[0].test is me.data.test
+    assert me.with_shots(5, 0).test is me.data.test

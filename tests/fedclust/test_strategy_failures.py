@@ -10,7 +10,8 @@ from flwr.app import Error, Message, RecordDict
 from fedclust.algorithms import make_algorithm
 from fedclust.algorithms.base import Report
 from fedclust.flwr_compat import task_identity
-from fedclust.messages import client_report, pack, report_content
+from fedclust.messages import report_contents, reports
+from fedclust.records import pack
 from fedclust.rounds import RunStopped, handshake, sound_reports
 from fedclust.strategy import ClusteredStrategy
 from graphclust.graph import InputError
@@ -27,9 +28,10 @@ def changed(change):
     """A client that sends something else than what it trained."""
     def spoil(message, call):
         reply = call()
-        report = client_report(reply.content)
+        report = reports([reply.content])
         name = next(iter(report.models))
-        models, arrays = change(dict(report.models), dict(report.arrays), name)
+        own = ({n: t[0].clone() for n, t in of.items()} for of in (report.models, report.arrays))
+        models, arrays = change(*own, name)
         content = RecordDict({f"model-{j}": pack({n: t[j] for n, t in models.items()}) for j in range(1)})
         if arrays:
             content["arrays"] = pack(arrays)
@@ -230,9 +232,9 @@ def test_settings_that_do_not_fit_the_clients_are_refused_before_the_first_round
 
 
 def test_reports_of_two_kinds_are_told_apart_by_the_majority():
-    contents = {f"c{i}": report_content(_report(3 if i == 4 else 2)) for i in range(5)}
-    sound, failures = sound_reports(contents, {c: {} for c in contents})
-    assert list(sound) == ["c0", "c1", "c2", "c3"] and list(failures) == ["c4"]
+    contents = {f"c{i}": report_contents(_report(3 if i == 4 else 2), 1)[0] for i in range(5)}
+    sound, together, failures = sound_reports(contents, {c: {} for c in contents})
+    assert sound == ["c0", "c1", "c2", "c3"] and list(failures) == ["c4"] and together.models["w"].shape == (4, 2, 2)
 
 
 def _report(k):

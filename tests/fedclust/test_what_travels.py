@@ -9,7 +9,7 @@ import torch
 
 from fedclust.algorithms import algorithm_names, get_algorithm, make_algorithm
 from fedclust.data.client import ClientData, Split
-from fedclust.messages import Packer, report_content, tensor_bytes
+from fedclust.messages import Packer, report_contents, tensor_bytes
 from fedclust.models import Model, ModelConfig
 from fedclust.task import Training, stream
 from tests.fedclust.loop import Loop, deliver
@@ -56,7 +56,7 @@ def seen(name: str, similarity: str = ""):
         cohort = loop.cohort(0)
         cohort.memory = dict(cohort.memory)
         report = loop.algorithm.local_step(cohort, deliver(state, payload))
-        up, down = report_content(report), Packer(state).content(payload)
+        up, down = report_contents(report, 1)[0], Packer(state).content(payload)
         sent = next(iter(report.models.values())).shape[1] if report.models else 0
         row = (payload.phase, words(sent, report.arrays), tensor_bytes(up),
                words(len(payload.groups), payload.arrays), tensor_bytes(down))

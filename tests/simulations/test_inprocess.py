@@ -17,7 +17,7 @@ from fedclust.config import FederationConfig
 from fedclust.data.draw import Draw
 from fedclust.data.spec import FederationSpec, Unseen
 from fedclust.flwr_compat import environment, task_identity
-from fedclust.messages import pack, unpack
+from fedclust.records import pack, unpack
 from fedclust.state import Checkpoint
 from fedclust.task import Training
 from graphclust.graph import InputError

@@ -1,0 +1,173 @@
+"""What clients answer to the messages of a round, one client's or those of many clients side by side.
+
+The ClientApp answers for its one client, the batched engine for whole cohorts; both call these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedclust.algorithms.base import Delivery, Report
+from fedclust.guard import Guard
+from fedclust.messages import delivery, n_models, report_contents, settings_of
+from fedclust.participant import Participant
+from fedclust.records import TensorRecord, signature
+from fedclust.run_config import versions
+from fedclust.task import Cohort
+from fedclust.wire_privacy import Privacy
+
+
+@dataclass
+class Asked:
+    """A client, the content of its message, and what it keeps from round to round."""
+
+    me: Participant
+    content: RecordDict
+    memory: dict[str, Tensor]
+
+
+def alike(message_type: str, asked: Asked) -> Hashable:
+    """Clients of which this is the same can be answered for as one cohort: all they were sent has the same form."""
+    arrays = signature(cast(ArrayRecord, asked.content["arrays"])) if "arrays" in asked.content else ()
+    said = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in settings_of(asked.content).items())
+    memory = tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
+    me = asked.me
+    return message_type, id(me.config), id(me.algorithm), me.role, said, n_models(asked.content), arrays, memory
+
+
+def hello(me: Participant) -> ConfigRecord:
+    """Who the client is."""
+    return ConfigRecord({"versions": list(versions()), "id": me.data.id, "role": me.role, "n_train": Guard(me).n_train,
+                         "n_classes": me.n_classes, "input_shape": list(me.input_shape)})
+
+
+def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
+    """One round, with the evaluation before and after; ``cohort.memory`` is then what the clients remember."""
+    me, settings = asked[0].me, settings_of(asked[0].content)
+    given = delivery([a.content for a in asked])
+    measured = bool(settings["evaluate"]) and given.phase == "train" and Guard(me).measures
+    values = _before(me, cohort, given) if measured else {}
+    report = me.algorithm.local_step(cohort, given)
+    if measured:
+        values |= _after(me, cohort, report)
+    contents = report_contents(_guarded(asked, report, given, cohort.round, str(settings.get("federation", ""))),
+                               len(asked))
+    for a, content, row in zip(asked, contents, _rows(values, len(asked)), strict=True):
+        content["metrics"] = MetricRecord({"n": Guard(a.me).n_train, **row})
+    return contents
+
+
+def evaluate(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
+    """How the clients fare with what was delivered, and with which weights."""
+    me, b = asked[0].me, len(asked)
+    models, weights = me.algorithm.local_predictor(cohort, delivery([a.content for a in asked]))
+    values = cohort.evaluate(models, weights, hard=me.algorithm.hard) if Guard(me).measures else {}
+    contents = []
+    for i, row in enumerate(_rows(values, b)):
+        arrays = {} if Guard(me).noises else {"weights": weights[i]}
+        if me.model.clusters:  # clusters are found among the nodes of all clients
+            arrays["embedding"] = cohort.embedding(i, {name: t[i] for name, t in models.items()}, weights[i])
+        contents.append(RecordDict({"arrays": TensorRecord(arrays), "metrics": MetricRecord(dict(row))}))
+    return contents
+
+
+def evidence(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
+    """What newcomers find out from a few labelled samples, in every trial."""
+    algorithm, given = asked[0].me.algorithm, delivery([a.content for a in asked])
+    contents = [RecordDict() for _ in asked]
+    for j, (m, draw) in enumerate(_trials(asked)):
+        found = algorithm.local_evidence(_with_shots(asked, cohort, m, draw), given)
+        if _private(asked[0].me):
+            found = _together([Guard(a.me).evidence(_one(found, i), j) for i, a in enumerate(asked)])
+        for content, own in zip(contents, report_contents(found, len(asked), prefix=f"{j}-"), strict=True):
+            content.update(own)
+    return contents
+
+
+def assigned(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
+    """How newcomers fare under the weights (R, k) that they were assigned, one row a trial."""
+    algorithm, given = asked[0].me.algorithm, delivery([a.content for a in asked])
+    for a in asked:
+        Guard(a.me).no_newcomers()
+    each = []
+    for r, (m, draw) in enumerate(_trials(asked)):
+        models, here = given.models, cohort
+        if m:
+            here = _with_shots(asked, cohort, m, draw)
+            models = algorithm.local_adapted(here, models)
+        each.append(_rows(here.evaluate(models, given.arrays["weights"][:, r], hard=algorithm.hard), len(asked)))
+    return [RecordDict({"metrics": MetricRecord({name: [row[i][name] for row in each] for name in each[0][i]})})
+            for i in range(len(asked))]
+
+
+ANSWERS = {"train": train, "evaluate": evaluate, "query.evidence": evidence, "evaluate.assigned": assigned}
+"""By type of the message."""
+
+
+def _trials(asked: Sequence[Asked]) -> list[tuple[int, int]]:
+    """(shots, draw) of every trial of these newcomers."""
+    said = settings_of(asked[0].content)
+    return list(zip(cast(list[int], said["shots"]), cast(list[int], said["draws"]), strict=True))
+
+
+def _with_shots(asked: Sequence[Asked], cohort: Cohort, m: int, draw: int) -> Cohort:
+    """The cohort with ``m`` labelled samples a client."""
+    return Cohort([a.me.with_shots(m, draw) for a in asked], cohort.model, seed=cohort.seed, round=cohort.round)
+
+
+def _before(me: Participant, cohort: Cohort, given: Delivery) -> dict[str, Tensor]:
+    """How the clients do with what they were sent: the federation after the round before."""
+    models, weights = me.algorithm.local_predictor(cohort, given)
+    measured = cohort.evaluate(models, weights, hard=me.algorithm.hard)
+    return {f"before_{name}": t for name, t in measured.items()}
+
+
+def _after(me: Participant, cohort: Cohort, report: Report) -> dict[str, Tensor]:
+    """How the clients do with what they trained; nothing when they send no models."""
+    if not report.models:
+        return {}
+    b, k = next(iter(report.models.values())).shape[:2]
+    weights = report.arrays.get("weights", torch.full((b, k), 1 / k))
+    measured = cohort.evaluate(report.models, weights, hard=me.algorithm.hard)
+    return {f"after_{name}": t for name, t in measured.items()}
+
+
+def _rows(values: dict[str, Tensor], b: int) -> list[dict[str, float]]:
+    """Tensors (B,) by name as one dict a client."""
+    columns = {name: t.tolist() for name, t in values.items()}
+    return [{name: column[i] for name, column in columns.items()} for i in range(b)]
+
+
+def _private(me: Participant) -> bool:
+    return me.config.privacy != Privacy()
+
+
+def _guarded(asked: Sequence[Asked], report: Report, given: Delivery, round: int, federation: str) -> Report:
+    """What the clients send in place of ``report``."""
+    if not _private(asked[0].me):
+        return report
+    return _together([
+        Guard(a.me).report(_one(report, i), Delivery(*_parts(given, i), given.phase), round, federation)
+        for i, a in enumerate(asked)
+    ])
+
+
+def _one(report: Report, i: int) -> Report:
+    return Report(*_parts(report, i))
+
+
+def _parts(of: Report | Delivery, i: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Models and arrays of the i-th client alone."""
+    return {name: t[i : i + 1] for name, t in of.models.items()}, {name: t[i : i + 1] for name, t in of.arrays.items()}
+
+
+def _together(reports: Sequence[Report]) -> Report:
+    """Reports of single clients as one."""
+    return Report(*({name: torch.cat([part[name] for part in each]) for name in each[0]}
+                    for each in ([r.models for r in reports], [r.arrays for r in reports])))
