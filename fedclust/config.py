@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedclust.algorithms import FederatedAlgorithm, make_algorithm
 from fedclust.data.graphs import Nodes
 from fedclust.data.spec import FederationSpec
+from fedclust.events import Events
 from fedclust.models import ModelConfig
 from fedclust.robust import Robust
 from fedclust.task import Training
@@ -67,6 +68,8 @@ class FederationConfig(BaseModel):
     """What the server does about clients that poison."""
     attack: Attack = Field(default_factory=Attack)
     """Clients that poison, in a simulation."""
+    events: Events = Field(default_factory=Events)
+    """Clients that drop out of rounds or are late in them, in a simulation."""
     privacy: Privacy = Field(default_factory=Privacy)
     """What clients do to their replies before these leave."""
     engine: Engine = "inprocess"
@@ -98,9 +101,11 @@ class FederationConfig(BaseModel):
     def fingerprint(self) -> str:
         """Hash of what decides the result."""
         # at their defaults they decide nothing: what was run before there were such settings keeps its name
-        idle = {name for name in ("robust", "attack", "privacy")
+        idle = {name for name in ("robust", "attack", "events", "privacy")
                 if not getattr(self, name).model_dump(exclude_defaults=True)}
         body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout", "workers", *idle})
+        if "events" in body:  # its content decides, not where it lies
+            del body["events"]["trace"]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

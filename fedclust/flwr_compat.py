@@ -15,6 +15,8 @@ SERVER_NODE = 1
 """The node id that Flower gives to the server's side of a run."""
 CLIENT_FAILED = 2
 """Error code of a ClientApp that raised."""
+REPLY_UNAVAILABLE = 4
+"""Error code of a reply that did not come."""
 NODE_UNAVAILABLE = 5
 """Error code of a node that is gone."""
 

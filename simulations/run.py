@@ -20,6 +20,7 @@ from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.store import RunDir
 from simulations.attacks import planted_attackers
 from simulations.engines import get_engine
+from simulations.events import Schedule
 
 # what every run in a process of its own needs
 PRELOAD = ("simulations.run", "torch", "flwr.serverapp", "flwr.clientapp")
@@ -51,6 +52,7 @@ def _simulate(
     clock = time.perf_counter()
     federation = simulated_federation(config)
     config.check(len(federation.clients))
+    Schedule(config).check({c.id for c in federation.clients})
     truth = {**federation.truth, **planted_attackers(config)}
     record.timings["load"] = time.perf_counter() - clock
     clock, cpu = time.perf_counter(), time.process_time()
