@@ -30,6 +30,7 @@ from fedclust.report.tables import (
     newcomers_table,
     numbers,
     ordered,
+    participation_table,
     privacy_table,
     rounds_table,
     suspects_table,
@@ -86,7 +87,7 @@ def section(df: pd.DataFrame, runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the page says about one scenario."""
     return {
         "table": main_table(df), "groups": groups_table(df), "rounds": rounds_table(df),
-        "newcomers": newcomers_table(df), "suspects": suspects_table(runs),
+        "newcomers": newcomers_table(df), "participation": participation_table(df), "suspects": suspects_table(runs),
         "privacy": privacy_table(runs), "metric": WORDS[lead(df)],
         "comparison": comparison(contest(df), lead(df), True), "pictures": pictures(runs, ordered(df)),
         **troubles([(r.name, r.record) for r in runs]),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fedclust.config import FederationConfig
 from fedclust.evaluation import compare
+from fedclust.events import DROPPED, LATE
 from fedclust.outcome import Outcome
 from fedclust.record import FederationRecord
 from graphclust.runs.layout import distinct_names
@@ -56,6 +57,22 @@ class Run:
     def values(self) -> dict[str, float]:
         """The record's metrics and the gains."""
         return {**self.record.metrics, **self.gains}
+
+    @property
+    def participation(self) -> dict[str, float]:
+        """Clients a round, means over the rounds and those of the preparation; nothing without a history.
+
+        ``asked``; ``answered``: with what could be used; ``dropped_out``, ``late``: by simulated events; ``failed``:
+        all others.
+        """
+        rows = []
+        for r in self.history:
+            reasons = list(r["failures"].values())
+            dropped, late = reasons.count(DROPPED), reasons.count(LATE)
+            answered = len(r["participants"])
+            rows.append({"asked": answered + len(reasons), "answered": answered, "dropped_out": dropped, "late": late,
+                         "failed": len(reasons) - dropped - late})
+        return pd.DataFrame(rows).mean().to_dict()
 
 
 def collect(pairs: Pairs) -> list[Run]:

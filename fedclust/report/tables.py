@@ -18,6 +18,8 @@ SHOWN = ("local", "worst_decile", "unseen", "nodes_acc", "nodes_nmi", "nodes_ari
 CONTESTED = {m: METRICS[m].heading for m in ("local", "worst_decile", "unseen", "nodes_acc", "nodes_nmi", "ari")}
 NARROW = {"algorithm": "", "worst decile": "worst", "s/round": "s/rd", "groups": "grp"}
 BOUNDS = (*REFERENCES, ORACLE)
+PARTICIPATION = {"asked": "asked", "answered": "answered", "dropped_out": "dropped out", "late": "late",
+                 "failed": "failed"}
 NOTE = (
     "Mean ± standard deviation over the finished seeds, after the last round; bold: best mean, the oracle set aside. "
     "Local, FedAvg and the oracle first, the others by their mean client accuracy. local: test accuracy, mean over the "
@@ -35,7 +37,8 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     Columns: ``data`` (scenario) and ``method`` (algorithm) as rows of tables, ``seed``, ``status``, ``algorithm``,
     ``error``, ``id``, ``n_clients``, ``n_unseen``, ``rounds``, ``bytes_up``, ``bytes_down``, ``megabytes``,
-    ``seconds_per_round``, ``left_out``, and every metric under its name. Absent values are NaN or None.
+    ``seconds_per_round``, ``left_out``, those of :attr:`fedclust.report.runs.Run.participation`, and every metric under
+    its name. Absent values are NaN or None.
     """
     rows = []
     for run in runs:
@@ -46,7 +49,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
             "algorithm": r.config.algorithm, "error": r.error["message"] if r.error else None, "id": r.id,
             "n_clients": r.n_clients, "n_unseen": r.n_unseen, "rounds": r.rounds_done, "bytes_up": r.bytes_up,
             "bytes_down": r.bytes_down, "megabytes": sent, "seconds_per_round": r.seconds_per_round,
-            "left_out": r.left_out, **run.values,
+            "left_out": r.left_out, **run.participation, **run.values,
         })
     df = pd.DataFrame(rows)
     return df.astype(dict.fromkeys(numbers(df), float))
@@ -137,6 +140,15 @@ def newcomers_table(df: pd.DataFrame) -> Table | None:
     cells = [[Cell(_newcomer(table.loc[row], name)) for row in table.index] for name in names]
     headings = [{"unseen": "all labels", "unseen_0": "no labels"}.get(n, n.replace("unseen_", "m = ")) for n in names]
     return _table("Newcomers", table, headings, cells)
+
+
+def participation_table(df: pd.DataFrame) -> Table | None:
+    """Clients a round that were asked and answered, and why the others did not; None where everyone always did."""
+    done, shown = finished(df), _present(df, tuple(PARTICIPATION))
+    if not shown or (done["answered"] == done["n_clients"]).all():
+        return None
+    table = _aggregated(df, shown)
+    return _table("Participation", table, [PARTICIPATION[c] for c in shown], [_plain(table, c, 1) for c in shown])
 
 
 def suspects_table(runs: Sequence[Run]) -> Table | None:

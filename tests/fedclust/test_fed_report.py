@@ -12,10 +12,18 @@ from rich.console import Console
 
 from fedclust.config import FederationConfig
 from fedclust.evaluation import evaluate
+from fedclust.events import DROPPED, LATE
 from fedclust.outcome import ALL, NEWCOMER_COLUMNS, Outcome
 from fedclust.record import FederationRecord
-from fedclust.report import collect, command, frame, rows, terminal_tables, write_report
-from fedclust.report.tables import groups_table, main_table, newcomers_table, ordered, rounds_table
+from fedclust.report import collect, command, frame, rows, section, terminal_tables, write_report
+from fedclust.report.tables import (
+    groups_table,
+    main_table,
+    newcomers_table,
+    ordered,
+    participation_table,
+    rounds_table,
+)
 from graphclust.runs.store import RunStore
 from simulations.scenarios import scenario
 from tests.graphclust.test_report import Page
@@ -48,7 +56,7 @@ def made(algorithm, seed=0, level=None):
 
 
 def put(store, algorithm="fedrc", seed=0, status="finished", *, ref="digits-3shift", outcome=None, settings=None,
-        **config):
+        failures=None, **config):
     """Write one run by hand."""
     settings = settings or ({"true_groups": [int(c + seed) % 3 for c in CONCEPT]} if algorithm == "oracle" else {})
     c = FederationConfig(algorithm=algorithm, scenario=ref, seed=seed, settings=settings,
@@ -60,8 +68,10 @@ def put(store, algorithm="fedrc", seed=0, status="finished", *, ref="digits-3shi
         outcome = outcome or made(algorithm, seed)
         outcome.save(run_dir.path)
         preparation = [-1] if algorithm == "fedrc" else []
-        run_dir.write_history([{"round": r, "seconds": 1.0, "bytes_up": 10**6, "bytes_down": 2 * 10**6}
-                               for r in [*preparation, *range(R)]])
+        ids, failures = list(outcome.clients["id"]), failures or {}
+        run_dir.write_history([{"round": r, "seconds": 1.0, "bytes_up": 10**6, "bytes_down": 2 * 10**6,
+                                "participants": [i for i in ids if i not in failures.get(r, {})],
+                                "failures": failures.get(r, {})} for r in [*preparation, *range(R)]])
         more = {"metrics": evaluate(outcome), "n_clients": N, "n_unseen": 2, "rounds_done": R, "bytes_up": R * 10**6,
                 "bytes_down": 2 * R * 10**6, "seconds_per_round": 1.0}
     elif status == "failed":
@@ -259,3 +269,22 @@ def test_commands_say_what_differs_from_the_defaults():
     assert shlex.split(command(config)) == [
         "fedclust", "simulate", "ifca", "--scenario", "digits-3shift", "--seeds", "3", "--rounds", "7",
         "--set", "n_groups=4", "--with", "fraction=0.5", "--with", "training.lr=0.3"]
+
+
+def test_participation_is_counted_by_reason(store):
+    put(store, "ifca", 0)
+    put(store, "flhc", 0, "failed")
+    assert participation_table(frame(collect(store.records()))) is None, "everyone was asked and answered"
+    put(store, "cfl", 0, outcome=made("ifca"), failures={
+        0: {"c00": DROPPED, "c01": DROPPED, "c02": LATE}, 2: {"c00": DROPPED, "c03": "OSError: disk full"}})
+    put(store, "cfl", 1, outcome=made("ifca"), failures={1: {"c05": LATE}})
+    runs = collect(store.records())
+    first, second = (r.participation for r in runs if r.name == "cfl")
+    assert first == {"asked": 12, "answered": 10.75, "dropped_out": 0.75, "late": 0.25, "failed": 0.25}
+    assert second == {"asked": 12, "answered": 11.75, "dropped_out": 0, "late": 0.25, "failed": 0}
+    assert next(r for r in runs if r.name == "flhc").participation == {}, "it failed"
+    told = texts(participation_table(frame(runs)))
+    assert told["cfl"] == {"asked": "12.0 ± 0.0", "answered": "11.2 ± 0.7", "dropped out": "0.4 ± 0.5",
+                           "late": "0.2 ± 0.0", "failed": "0.1 ± 0.2"}
+    assert told["ifca"]["answered"] == "12.0" and told["flhc"]["answered"] == "–"
+    assert section(frame(runs), runs)["participation"] is not None
