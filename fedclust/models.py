@@ -147,7 +147,7 @@ class Model:
         x, y : samples (b, ...) and labels (b,), for all models the same; or of each model (J, b, ...), (J, b)
         weight : (b,), or (J, b)
         """
-        layers = list(zip(self.names[::2], self.names[1::2], strict=True))
+        layers = self._layers()
         inputs = [x.flatten(y.dim())]  # of every layer
         for w, b in layers[:-1]:
             inputs.append((inputs[-1] @ params[w].mT).add_(params[b].unsqueeze(-2)).relu_())
@@ -162,6 +162,19 @@ class Model:
             if i:
                 delta = (delta @ params[w]) * (inputs[i] > 0)
         return found
+
+    def forward(self, params: Params, x: Tensor) -> Tensor:
+        """Logits (B, K, n, C) of models (B, K, ...) on samples (B, n, ...), of an architecture with a gradient."""
+        h = x.flatten(2)[:, None]
+        for i, (w, b) in enumerate(layers := self._layers()):
+            h = h @ params[w].mT + params[b].unsqueeze(-2)
+            if i < len(layers) - 1:
+                h = h.relu_()
+        return h
+
+    def _layers(self) -> list[tuple[str, str]]:
+        """Names of weight and bias of the linear layers."""
+        return list(zip(self.names[::2], self.names[1::2], strict=True))
 
     def encoder_state(self, params: Params) -> Params:
         """The encoder's part of ``params`` under its own names: it loads into graphclust's encoder of these widths."""

@@ -66,8 +66,7 @@ class Participant:
 
     def cohort(self, round: int, memory: dict[str, Tensor]) -> Cohort:
         """The cohort of this client; the same object, with its padded data, in every round."""
-        self._cohort.round, self._cohort.memory = round, memory
-        return self._cohort
+        return self._cohort.begin(round, memory)
 
     def with_shots(self, m: int, draw: int) -> ClientData:
         """The client with ``m`` of its labelled samples only, drawn by the stream of (id, m, draw)."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,12 +15,9 @@ from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from fedclust.data.client import ClientData, Split
+from fedclust.descent import Gradient, Rule, descend, side_by_side
 from fedclust.models import Model, Params
-from graphclust.losses import neighbour_contrast_of_nodes
-
-# From this many models on, all clients side by side are faster than one after the other (4.8k-parameter MLP).
-VMAP_FROM = 8
-EVALUATED = ("test", "validation")
+from fedclust.objectives import sample_losses
 
 
 class Training(BaseModel):
@@ -43,41 +39,10 @@ def stream(seed: int, *keys: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
 
 
-def cross_entropy(
-    model: Model, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None
-) -> Tensor:
-    """Per-sample losses l(theta; x, y) (b,); on nodes x holds the features of all nodes and ``at`` (b,) the samples."""
-    logits = model.logits(params, x, adjacency)
-    return torch.nn.functional.cross_entropy(logits if at is None else logits[at], y, reduction="none")
-
-
-def scgc(model: Model, params: Params | None, x: Tensor, at: Tensor, gamma: Tensor) -> Tensor:
-    """Losses of nodes without labels, l_i = |x_hat_i - x_i|^2 / d + alpha l_NC,i (b,).
-
-    Their mean over all nodes is L of SCGC (arXiv 2204.12656, equation 11) without KL(P || Q), which needs centres.
-
-    Parameters
-    ----------
-    x, gamma : features (n, d) and influence (n, n) of all nodes of one graph
-    at : (b,) the nodes
-    """
-    z, decoded = model.autoencode(params, x)
-    contrast = neighbour_contrast_of_nodes(z, gamma, model.config.tau)
-    return (decoded - x).square().mean(1)[at] + model.config.alpha * contrast[at]
-
-
-def sample_losses(
-    model: Model, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None
-) -> Tensor:
-    """The losses (b,) of the model's task; only that of classification sees ``y``."""
-    if model.clusters:
-        assert at is not None and adjacency is not None
-        return scgc(model, params, x, at, adjacency)
-    return cross_entropy(model, params, x, y, at, adjacency)
-
-
 class Cohort:
     """B >= 1 clients side by side, their data padded to the largest.
+
+    A cohort of one computes with autograd, or with the gradient written out; one of many as stacked tensors.
 
     A client's batches and randomness depend on its id and the round alone, never on its neighbours in the cohort.
 
@@ -87,6 +52,7 @@ class Cohort:
     model : the architecture that all share
     seed, round : of the federation
     memory : tensors (B, ...) that the clients keep from round to round
+    device : where the clients compute
 
     Attributes
     ----------
@@ -96,31 +62,52 @@ class Cohort:
 
     def __init__(
         self, clients: Sequence[ClientData], model: Model, *, seed: int, round: int,
-        memory: dict[str, Tensor] | None = None,
+        memory: dict[str, Tensor] | None = None, device: torch.device | str = "cpu",
     ) -> None:
         self.clients, self.model, self.seed, self.round = tuple(clients), model, seed, round
         self.memory: dict[str, Tensor] = memory if memory is not None else {}
         self.ids = [c.id for c in self.clients]
-        self.n = torch.tensor([len(c.train) for c in self.clients])
-        self.y = pad_sequence([c.train.y for c in self.clients], batch_first=True)
-        self.mask = torch.arange(self.y.shape[1]) < self.n[:, None]
+        self.device = torch.device(device)
+        self._splits: dict[str, _Stacked] = {}
+        train = self._stacked("train")
+        self.n, self.y, self.mask = train.n, train.y, train.mask
 
-    @cached_property
-    def _x(self) -> Tensor:
-        return pad_sequence([c.train.x for c in self.clients], batch_first=True)
-
-    @cached_property
-    def _graphs(self) -> tuple[Tensor, Tensor]:
-        """Node features (B, n_max, d) and dense adjacencies (B, n_max, n_max), padded with zeros."""
-        nodes = pad_sequence([c.nodes for c in self.clients if c.nodes is not None], batch_first=True)
-        adjacency = torch.zeros(*nodes.shape[:2], nodes.shape[1])
-        for padded, c in zip(adjacency, self.clients, strict=True):
-            assert c.adjacency is not None
-            padded[: len(c.adjacency), : len(c.adjacency)] = c.adjacency.to_dense()
-        return nodes, adjacency
+    def begin(self, round: int, memory: dict[str, Tensor]) -> Cohort:
+        """The same clients in another round, their data stacked already."""
+        self.round, self.memory = round, memory
+        return self
 
     def __len__(self) -> int:
         return len(self.clients)
+
+    def _stacked(self, split: str) -> _Stacked:
+        if split not in self._splits:
+            self._splits[split] = _Stacked([getattr(c, split) for c in self.clients], self.device)
+        return self._splits[split]
+
+    @cached_property
+    def _graphs(self) -> tuple[Sequence[Tensor] | Tensor, Sequence[Tensor] | Tensor]:
+        """Node features and adjacencies, [(n, d)] and [(n, n)] of one client, which may be sparse; of many stacked and
+        padded with zeros, (B, n_max, d) and dense (B, n_max, n_max)."""
+        nodes = [c.nodes.to(self.device) for c in self.clients if c.nodes is not None]
+        links = [c.adjacency.to(self.device) for c in self.clients if c.adjacency is not None]
+        if len(self) == 1:
+            return nodes, links
+        stacked = pad_sequence(nodes, batch_first=True)
+        adjacency = stacked.new_zeros(*stacked.shape[:2], stacked.shape[1])
+        for padded, own in zip(adjacency, links, strict=True):
+            padded[: len(own), : len(own)] = own.to_dense()
+        return stacked, adjacency
+
+    def _inputs(self, split: str) -> tuple[Any, Any, Any, Any]:
+        """x, y, positions among the nodes, adjacency: of every client, along the first axis; None where not needed."""
+        of = self._stacked(split)
+        if not self.model.on_nodes:
+            return of.x, of.y, None, None
+        nodes, adjacency = self._graphs
+        return nodes, of.y, of.x, adjacency
+
+    # --- training -------------------------------------------------------------------------------------------------
 
     def train(
         self, params: Params, training: Training, *, sample_weight: Tensor | None = None, prox: float = 0.0,
@@ -146,109 +133,132 @@ class Cohort:
         -------
         tensors (B, K, ...)
         """
-        b, k = next(iter(params.values())).shape[:2]
-        rule = _Rule(training.lr, training.weight_decay, prox, inner_lr, training.optimiser == "adam")
-        batches = [self._batches(i, training, key) for i in range(b)]
-        weight = None if sample_weight is None else sample_weight.flatten(0, 1)
-        jobs = {name: p.flatten(0, 1) for name, p in params.items()}
-        if b * k < VMAP_FROM or (b == 1 and self.model.has_gradient):
-            if self.model.has_gradient and k > 1:  # a job is all models of a client
-                weight, jobs, k = sample_weight, params, 1
-            done = [
-                _descend({name: p[j] for name, p in jobs.items()}, [(batch, None) for batch in batches[j // k]],
-                         self._gradient(j // k, None if weight is None else weight[j]), rule)
-                for j in range(b * k)
-            ]
-            return {name: torch.stack([d[name] for d in done]).view_as(p) for name, p in params.items()}
-        client = torch.arange(b).repeat_interleave(k)
-        out = _descend(jobs, _side_by_side(batches, client), self._gradients(client, weight), rule)
-        return {name: t.unflatten(0, (b, k)) for name, t in out.items()}
+        rule = Rule(training.lr, training.weight_decay, prox, inner_lr, training.optimiser == "adam")
+        orders = [self._orders(i, training, key) for i in range(len(self))]
+        if len(self) == 1:
+            return self._train_one(params, orders[0], training.batch_size, sample_weight, rule)
+        return self._train_many(params, orders, training.batch_size, sample_weight, rule)
 
-    def _batches(self, i: int, training: Training, key: str) -> list[Tensor]:
-        """The samples of every step of client i; the last batch of an epoch may be short."""
+    def _orders(self, i: int, training: Training, key: str) -> list[Tensor]:
+        """The permutation of client i's samples in every epoch."""
         generator = stream(self.seed, "batches", key, self.ids[i], self.round)
-        orders = [torch.randperm(len(self.clients[i].train), generator=generator) for _ in range(training.epochs)]
-        return [batch for order in orders for batch in order.split(training.batch_size)]
+        return [torch.randperm(len(self.clients[i].train), generator=generator) for _ in range(training.epochs)]
 
-    def _inputs(self, i: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The samples ``index`` of client i: x, y, positions among the nodes, adjacency."""
-        c = self.clients[i]
-        if c.nodes is None:
-            return c.train.x[index], c.train.y[index], None, None
-        return c.nodes, c.train.y[index], c.train.x[index], c.adjacency
+    def _train_one(self, params: Params, orders: list[Tensor], size: int, weight: Tensor | None, rule: Rule) -> Params:
+        """The models of a client one after the other, or at once where the gradient is written out."""
+        batches = [(batch.to(self.device), None) for order in orders for batch in order.split(size)]
+        own = None if weight is None else weight[0]
+        if self.model.has_gradient:
+            done = descend({name: p[0] for name, p in params.items()}, batches, self._gradient(own), rule)
+            return {name: p[None] for name, p in done.items()}
+        each = [
+            descend({name: p[0, j] for name, p in params.items()}, batches,
+                    self._gradient(None if own is None else own[j]), rule)
+            for j in range(next(iter(params.values())).shape[1])
+        ]
+        return {name: torch.stack([one[name] for one in each])[None] for name in params}
 
-    def _all_inputs(self, client: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """As _inputs, for samples ``index`` (J, b) of the clients (J,) of all jobs."""
-        rows = client[:, None]
-        if not self.model.on_nodes:
-            return self._x[rows, index], self.y[rows, index], None, None
-        nodes, adjacency = self._graphs
-        return nodes[client], self.y[rows, index], self._x[rows, index], adjacency[client]
+    def _train_many(
+        self, params: Params, orders: list[list[Tensor]], size: int, weight: Tensor | None, rule: Rule
+    ) -> Params:
+        """All models of all clients side by side, the clients with the most steps first."""
+        b, k = next(iter(params.values())).shape[:2]
+        steps = torch.tensor([-(-len(of[0]) // size) for of in orders])
+        sort = steps.argsort(descending=True, stable=True)
+        sorted_already = bool((sort.diff() == 1).all())
+        back = sort.argsort().to(self.device)
+        clients = sort.to(self.device).repeat_interleave(k)
+        jobs = {name: (p if sorted_already else p[sort.to(self.device)]).flatten(0, 1) for name, p in params.items()}
+        if weight is not None:
+            weight = (weight if sorted_already else weight[sort.to(self.device)]).flatten(0, 1)
+        batches = side_by_side([orders[i] for i in sort.tolist()], size, k, self.device)
+        done = descend(jobs, batches, self._gradients(clients, weight), rule)
+        out = {name: p.unflatten(0, (b, k)) for name, p in done.items()}
+        return out if sorted_already else {name: p[back] for name, p in out.items()}
 
     def _batch_loss(self, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None,
                     weight: Tensor) -> Tensor:
         """sum_j w_j l_j; the weights hold the mask and the division by the batch size."""
         return weight @ sample_losses(self.model, params, x, y, at, adjacency)
 
-    def _gradient(self, i: int, weight: Tensor | None) -> _Gradient:
-        """Gradient on a batch of client i: of one model, or of several stacked ones that the architecture can take."""
+    def _gradient(self, weight: Tensor | None) -> Gradient:
+        """Gradient on a batch of the only client: of one model, or of several where the gradient is written out."""
+        x, y, at, adjacency = (None if of is None else of[0] for of in self._inputs("train"))
 
         def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
-            w = torch.full(index.shape, 1 / max(len(index), 1))
+            w = y.new_full(index.shape, 1 / max(len(index), 1), dtype=torch.float32)
             if weight is not None:
                 w = w * weight[..., index]
-            x, y, at, adjacency = self._inputs(i, index)
             if self.model.has_gradient:
-                return self.model.gradient(params, x, y, w)
+                return self.model.gradient(params, x[index], y[index], w)
             leaves = self.model.hold(params)
-            loss = self._batch_loss(None, x, y, at, adjacency, w)
+            here = (x[index], y[index], None) if at is None else (x, y[index], at[index])
+            loss = self._batch_loss(None, *here, adjacency, w)
             return dict(zip(params, torch.autograd.grad(loss, leaves), strict=True))
 
         return gradient
 
-    def _gradients(self, client: Tensor, weight: Tensor | None) -> _Gradient:
-        """Gradients of J models at once, model j on a batch of client client[j]."""
-        per_client = 0 if self.model.on_nodes else None
+    def _gradients(self, clients: Tensor, weight: Tensor | None) -> Gradient:
+        """Gradients of J models at once, model j on a batch of client clients[j]."""
+        x, y, at, adjacency = self._inputs("train")
+        per_client = None if at is None else 0
         together = vmap(torch.func.grad(self._batch_loss), in_dims=(0, 0, 0, per_client, per_client, 0))
 
         def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
             assert real is not None
             w = real / real.sum(1, keepdim=True).clamp_min(1)
             if weight is not None:
-                w = w * weight.gather(1, index)
-            x, y, at, adjacency = self._all_inputs(client, index)
+                w = w * weight[: len(index)].gather(1, index)
+            live = clients[: len(index)]
+            rows = live[:, None]
             if self.model.has_gradient:
-                return self.model.gradient(params, x, y, w)
-            return together(params, x, y, at, adjacency, w)
+                return self.model.gradient(params, x[rows, index], y[rows, index], w)
+            if at is None:
+                return together(params, x[rows, index], y[rows, index], None, None, w)
+            return together(params, x[live], y[rows, index], at[rows, index], adjacency[live], w)
 
         return gradient
+
+    # --- what models make of samples --------------------------------------------------------------------------------
+
+    def _each(self, f: Callable[..., Tensor], params: Params, *inputs: Any) -> Tensor:
+        """f (B, K, ...) of every model on its client's inputs."""
+        if len(self) == 1:
+            own = [None if of is None else of[0] for of in inputs]
+            k = next(iter(params.values())).shape[1]
+            return torch.stack([f({name: p[0, j] for name, p in params.items()}, *own) for j in range(k)])[None]
+        alike = tuple(None if of is None else 0 for of in inputs)
+        of_one = vmap(f, in_dims=(0, *[None] * len(inputs)))
+        return vmap(of_one, in_dims=(0, *alike))(params, *inputs)
+
+    def _logits(self, params: Params, split: str) -> Tensor:
+        """(B, K, n_max, C) of every model on its client's samples."""
+        x, _, at, adjacency = self._inputs(split)
+        if self.model.has_gradient:
+            return self.model.forward(params, x)
+
+        def logits(p: Params, x: Tensor, at: Tensor | None, adjacency: Tensor | None) -> Tensor:
+            found = self.model.logits(p, x, adjacency)
+            return found if at is None else found[at]
+
+        return self._each(logits, params, x, at, adjacency)
 
     @torch.no_grad()
     def losses(self, params: Params) -> Tensor:
         """Losses (B, K, n_max) of every model on the client's training samples; 0 where padded."""
-        k = next(iter(params.values())).shape[1]
-        out = torch.zeros(len(self), k, self.mask.shape[1])
-        for i in range(len(self)):
-            n = int(self.n[i])
-            inputs = self._inputs(i, torch.arange(n))
-            for j in range(k):
-                out[i, j, :n] = sample_losses(self.model, {name: p[i, j] for name, p in params.items()}, *inputs)
-        return out
+        if self.model.clusters:
+            inputs = self._inputs("train")
+            found = self._each(lambda p, *of: sample_losses(self.model, p, *of), params, *inputs)
+        else:
+            logits = self._logits(params, "train")
+            y = self.y[:, None].expand(logits.shape[:3])
+            found = torch.nn.functional.cross_entropy(logits.movedim(-1, 1), y, reduction="none")
+        return found.where(self.mask[:, None], 0)
 
     @torch.no_grad()
-    def probabilities(self, i: int, params: Params, split: Split) -> Tensor:
-        """softmax(theta_k(x)) (K, n, C) of client i's models ``params`` (K, ...) on one of its splits."""
-        c = self.clients[i]
-        k = next(iter(params.values())).shape[0]
-        outputs = []
-        for j in range(k):
-            one = {name: p[j] for name, p in params.items()}
-            if c.nodes is None:
-                logits = self.model.logits(one, split.x)
-            else:
-                logits = self.model.logits(one, c.nodes, c.adjacency)[split.x]
-            outputs.append(torch.softmax(logits, dim=-1))
-        return torch.stack(outputs)
+    def probabilities(self, params: Params, split: str) -> Tensor:
+        """softmax(theta_k(x)) (B, K, n_max, C) of the clients' models on one of their splits."""
+        return torch.softmax(self._logits(params, split), dim=-1)
 
     @torch.no_grad()
     def embedding(self, i: int, params: Params, weights: Tensor) -> Tensor:
@@ -276,97 +286,34 @@ class Cohort:
         client has no such samples. Of a model that clusters: ``loss``, the mean over the client's nodes, alone.
         """
         if self.model.clusters:
-            one = {name: p[torch.arange(len(self)), weights.argmax(1)][:, None] for name, p in params.items()}
+            one = _heaviest(params, weights)
             return {"loss": self.losses(one).sum((1, 2)) / self.n}
-        out = {name: torch.full((len(self),), math.nan) for name in
-               ("accuracy", "loss", "accuracy_validation", "loss_validation")}
-        for i, c in enumerate(self.clients):
-            w = weights[i]
-            if hard:
-                w = torch.nn.functional.one_hot(w.argmax(), len(w)).float()
-            keep = w > 0
-            mine = {name: p[i][keep] for name, p in params.items()}
-            for split, suffix in ((c.test, ""), (c.validation, "_validation")):
-                if len(split):
-                    p = torch.einsum("k,knc->nc", w[keep], self.probabilities(i, mine, split))
-                    out["accuracy" + suffix][i] = (p.argmax(-1) == split.y).float().mean()
-                    out["loss" + suffix][i] = -p[torch.arange(len(split)), split.y].clamp_min(1e-12).log().mean()
+        if hard:
+            params, weights = _heaviest(params, weights), weights.new_ones(len(self), 1)
+        out = {}
+        for split, suffix in (("test", ""), ("validation", "_validation")):
+            of = self._stacked(split)
+            values = [of.n.new_full(of.n.shape, math.nan, dtype=torch.float32)] * 2
+            if of.y.shape[1]:
+                p = torch.einsum("bk,bknc->bnc", weights, self.probabilities(params, split))
+                right = (p.argmax(-1) == of.y) & of.mask
+                loss = -p.gather(2, of.y[..., None])[..., 0].clamp_min(1e-12).log()
+                values = [t.sum(1) / of.n for t in (right.float(), loss.where(of.mask, 0))]
+            out |= dict(zip(("accuracy" + suffix, "loss" + suffix), values, strict=True))
         return out
 
 
-_Batch = tuple[Tensor, Tensor | None]
-"""Samples (b,) of one client; or (J, b) of the clients of J jobs, padded, and which of them are real."""
-_Gradient = Callable[[Params, Tensor, Tensor | None], Params]
+class _Stacked:
+    """One split of B clients, padded to the longest: x (B, n_max, ...), y and mask (B, n_max), n (B,)."""
+
+    def __init__(self, splits: Sequence[Split], device: torch.device) -> None:
+        self.n = torch.tensor([len(s) for s in splits], device=device)
+        self.x = pad_sequence([s.x for s in splits], batch_first=True).to(device)
+        self.y = pad_sequence([s.y for s in splits], batch_first=True).to(device)
+        self.mask = torch.arange(self.y.shape[1], device=device) < self.n[:, None]
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """The step of SGD, or of Adam."""
-
-    lr: float
-    weight_decay: float
-    prox: float
-    inner_lr: float
-    adam: bool = False
-
-    def step(self, p: Tensor, gradient: Tensor, start: Tensor, real: Tensor | None, moments: _Moments | None) -> Tensor:
-        """theta - lr grad(l + (wd/2) |theta|^2 + (mu/2) |theta - theta_0|^2); a job without samples stays."""
-        if self.weight_decay:
-            gradient = gradient.add(p, alpha=self.weight_decay)
-        if self.prox:
-            gradient = gradient.add(p - start, alpha=self.prox)
-        if moments is not None:
-            gradient = moments.direction(gradient)
-        if real is not None:
-            gradient = gradient * real.any(1).view(-1, *[1] * (p.dim() - 1))
-        return p.sub(gradient, alpha=self.lr)
-
-
-class _Moments:
-    """Adam's m and v of one parameter (Kingma and Ba, arXiv 1412.6980, algorithm 1, with its defaults)."""
-
-    def __init__(self, p: Tensor) -> None:
-        self.m, self.v, self.t = torch.zeros_like(p), torch.zeros_like(p), 0
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        """m_hat / (sqrt(v_hat) + eps), m and v moved by the gradient."""
-        self.t += 1
-        self.m = self.m.lerp(gradient, 0.1)
-        self.v = self.v.lerp(gradient.square(), 0.001)
-        return (self.m / (1 - 0.9**self.t)) / ((self.v / (1 - 0.999**self.t)).sqrt_().add_(1e-8))
-
-
-def _descend(params: Params, batches: Iterable[_Batch], gradient: _Gradient, rule: _Rule) -> Params:
-    """SGD or Adam from ``params``, of one model or of J side by side."""
-    start, moments = params, {name: _Moments(p) for name, p in params.items()} if rule.adam else {}
-    for index, real in batches:
-        here = params
-        if rule.inner_lr:
-            (index, real), inner = _halves(index, real)
-            found = gradient(params, *inner)
-            here = {name: p.sub(found[name], alpha=rule.inner_lr) for name, p in params.items()}
-        found = gradient(here, index, real)
-        params = {name: rule.step(p, found[name], start[name], real, moments.get(name)) for name, p in params.items()}
-    return params
-
-
-def _halves(index: Tensor, real: Tensor | None) -> tuple[_Batch, _Batch]:
-    """A batch cut in two; of an odd number the first half has one sample more."""
-    if real is None:
-        first, second = index.tensor_split(2)
-        return (first, None), (second, None)
-    early = real.cumsum(1) <= (real.sum(1, keepdim=True) + 1) // 2
-    return (index, real & early), (index, real & ~early)
-
-
-def _side_by_side(batches: list[list[Tensor]], client: Tensor) -> list[_Batch]:
-    """Step by step the batches of every job's client, padded; a client that has no more has none that are real."""
-    steps = max(len(of_client) for of_client in batches)
-    none = torch.zeros(0, dtype=torch.long)
-    out: list[_Batch] = []
-    for step in range(steps):
-        now = [of_client[step] if step < len(of_client) else none for of_client in batches]
-        sizes = torch.tensor([len(batch) for batch in now])
-        index = pad_sequence(now, batch_first=True)
-        out.append((index[client], (torch.arange(index.shape[1]) < sizes[:, None])[client]))
-    return out
+def _heaviest(params: Params, weights: Tensor) -> Params:
+    """Of models (B, K, ...) the one (B, 1, ...) with the largest of the weights (B, K)."""
+    rows = torch.arange(len(weights), device=weights.device)
+    return {name: p[rows, weights.argmax(1)][:, None] for name, p in params.items()}

@@ -104,12 +104,11 @@ class TrainedFederation:
         """
         if self.algorithm.hard:
             weights = torch.nn.functional.one_hot(weights.argmax(), len(weights)).float()
-        cohort, used = self._cohort(_shown(client, shots)), weights > 0
+        cohort, used = self._cohort(replace(_shown(client, shots), test=split)), weights > 0
         own = {name: t[used][None] for name, t in models(self.state).items()}
         if int(cohort.n):
             own = self.algorithm.local_adapted(cohort, own)
-        p = cohort.probabilities(0, {name: t[0] for name, t in own.items()}, split)
-        return torch.einsum("k,knc->nc", weights[used], p)
+        return torch.einsum("k,knc->nc", weights[used], cohort.probabilities(own, "test")[0])
 
     def _cohort(self, client: ClientData) -> Cohort:
         # the round after the last, as in the evaluation at the end of the run

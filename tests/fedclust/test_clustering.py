@@ -17,7 +17,8 @@ from fedclust.data.graphs import Clustering, LabelledGraph, Nodes
 from fedclust.data.spec import FederationSpec, HeldBack
 from fedclust.models import Model, ModelConfig
 from fedclust.node_clusters import cluster_nodes, node_metrics, save_encoders
-from fedclust.task import Cohort, Training, scgc, stream
+from fedclust.objectives import scgc
+from fedclust.task import Cohort, Training, stream
 from graphclust.coerce import as_graph
 from graphclust.data import load as load_graph
 from graphclust.data.npz import write_npz

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedclust.models import Model, ModelConfig
-from fedclust.task import cross_entropy, stream
+from fedclust.objectives import cross_entropy
+from fedclust.task import stream
 
 
 @pytest.mark.parametrize("config", [ModelConfig(name="linear"), ModelConfig(hidden=(5,)), ModelConfig(hidden=(7, 5))])

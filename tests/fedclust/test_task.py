@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import fedclust.task as task
 from fedclust.data.client import ClientData, Split
 from fedclust.models import Model, ModelConfig
 from fedclust.task import Cohort, Training, stream
@@ -58,7 +57,7 @@ def cohort(clients, model, round=3):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("extra", [{}, {"weighted": True}, {"prox": 0.5}, {"inner_lr": 0.1, "weighted": True}])
-def test_many_at_once_equals_one_by_one(case, extra, monkeypatch):
+def test_many_at_once_equals_one_by_one(case, extra):
     model, make = CASES[case]
     clients, k = make(), 2
     params = stacked(model, len(clients), k)
@@ -66,9 +65,7 @@ def test_many_at_once_equals_one_by_one(case, extra, monkeypatch):
     longest = max(len(c.train) for c in clients)
     weight = torch.rand(len(clients), k, longest, generator=stream(0, "w")) if extra.get("weighted") else None
     before = {name: p.clone() for name, p in params.items()}
-    assert len(clients) * k >= task.VMAP_FROM
     many = cohort(clients, model).train(params, TRAINING, sample_weight=weight, **settings)
-    monkeypatch.setattr(task, "VMAP_FROM", 10**6)
     for i, c in enumerate(clients):
         w = None if weight is None else weight[i : i + 1, :, : len(c.train)]
         one = cohort([c], model).train({name: p[i : i + 1] for name, p in params.items()}, TRAINING,
@@ -127,7 +124,7 @@ def test_adam_is_torchs(prox):
     found = cohort([client], MODEL).train({name: p[None, None] for name, p in params.items()}, training, prox=prox)
     leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
     optimizer = torch.optim.Adam(leaves.values(), lr=0.01, weight_decay=TRAINING.weight_decay)
-    for index in cohort([client], MODEL)._batches(0, training, "train"):
+    for index in batches(cohort([client], MODEL), 0, training):
         optimizer.zero_grad()
         pull = sum((t - params[name]).square().sum() for name, t in leaves.items())
         logits = MODEL.logits(leaves, client.train.x[index])
@@ -138,13 +135,12 @@ def test_adam_is_torchs(prox):
 
 
 @pytest.mark.parametrize("case", ["samples", "clustering"])
-def test_adam_of_many_at_once_equals_one_by_one(case, monkeypatch):
+def test_adam_of_many_at_once_equals_one_by_one(case):
     """A client with few batches stays where it is while the others go on."""
     model, make = CASES[case]
     clients, training = make(), TRAINING.model_copy(update={"optimiser": "adam", "lr": 0.01})
     params = stacked(model, len(clients), 2)
     many = cohort(clients, model).train(params, training)
-    monkeypatch.setattr(task, "VMAP_FROM", 10**6)
     for i, c in enumerate(clients):
         one = cohort([c], model).train({name: p[i : i + 1] for name, p in params.items()}, training)
         for name in params:
@@ -159,17 +155,21 @@ def test_inner_step_of_a_batch_of_one_is_none():
     assert all(torch.equal(plain[name], meta[name]) for name in plain)
 
 
+def batches(cohort, i, training, key="train"):
+    return [batch for order in cohort._orders(i, training, key) for batch in order.split(training.batch_size)]
+
+
 def test_batches_depend_on_id_round_key_and_seed_only():
     clients = samples()
-    reference = cohort(clients, MODEL)._batches(1, TRAINING, "train")
+    reference = batches(cohort(clients, MODEL), 1, TRAINING)
     assert [len(b) for b in reference] == [8] * 10
     for epoch in (reference[:5], reference[5:]):
         assert sorted(torch.cat(epoch).tolist()) == list(range(40)), "every sample once an epoch"
-    alone = cohort([clients[1]], MODEL)._batches(0, TRAINING, "train")
+    alone = batches(cohort([clients[1]], MODEL), 0, TRAINING)
     assert all(torch.equal(a, b) for a, b in zip(reference, alone, strict=True))
-    for other in (cohort([clients[1]], MODEL, round=4)._batches(0, TRAINING, "train"),
-                  cohort([clients[1]], MODEL)._batches(0, TRAINING, "finetune"),
-                  Cohort([clients[1]], MODEL, seed=1, round=3)._batches(0, TRAINING, "train")):
+    for other in (batches(cohort([clients[1]], MODEL, round=4), 0, TRAINING),
+                  batches(cohort([clients[1]], MODEL), 0, TRAINING, "finetune"),
+                  batches(Cohort([clients[1]], MODEL, seed=1, round=3), 0, TRAINING)):
         assert any(not torch.equal(a, b) for a, b in zip(reference, other, strict=True))
 
 
@@ -206,6 +206,28 @@ def test_evaluation_mixes_probabilities_or_takes_the_heaviest_model():
         nll = -expected[torch.arange(9), client.test.y].log().mean().item()
         assert found["loss"].item() == pytest.approx(nll, rel=1e-5)
         assert torch.isnan(found["accuracy_validation"]).all(), "this client has no validation samples"
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_many_are_evaluated_as_one_by_one(case, hard):
+    """Clients with unlike numbers of samples, one of them without any to be tested on."""
+    model, make = CASES[case]
+    clients = [replace(c, validation=c.train, test=c.train if i else none_of(c)) for i, c in enumerate(make())]
+    params = stacked(model, len(clients), 3)
+    weights = torch.softmax(torch.randn(len(clients), 3, generator=stream(0, "weights")), 1)
+    many = cohort(clients, model)
+    values, losses = many.evaluate(params, weights, hard=hard), many.losses(params)
+    for i, c in enumerate(clients):
+        own, one = {name: p[i : i + 1] for name, p in params.items()}, cohort([c], model)
+        torch.testing.assert_close(losses[i : i + 1, :, : len(c.train)], one.losses(own), atol=1e-6, rtol=1e-5)
+        for name, value in one.evaluate(own, weights[i : i + 1], hard=hard).items():
+            torch.testing.assert_close(values[name][i : i + 1], value, atol=1e-6, rtol=1e-5, equal_nan=True)
+    assert model.clusters or values["accuracy"][0].isnan()
+
+
+def none_of(client):
+    return Split(client.train.x[:0], client.train.y[:0])
 
 
 def test_streams_are_reproducible_and_named():
