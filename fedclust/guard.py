@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save
 
-from fedclust.algorithms.base import Delivery, Report
+from fedclust.algorithms.base import Delivery, Report, together
 from fedclust.noising import noised, with_noised_counts
 from fedclust.participant import Participant
 from fedclust.task import stream
@@ -61,6 +61,10 @@ class Guard:
         hidden = self.noises and (self.real or self._client.role == "train")
         return 1 if hidden else len(self._client.data.train)
 
+    def alters(self, report: Report) -> bool:
+        """True when something else is sent than ``report``, one client's or a whole cohort's."""
+        return self._hides_counts(report) or (self.noises and bool(report.models or report.arrays))
+
     def report(self, report: Report, delivery: Delivery, round: int, federation: str) -> Report:
         """What a training client sends in place of ``report``, a cohort of one's.
 
@@ -69,7 +73,7 @@ class Guard:
         InputError
             Something that noise cannot cover; a round before the last one, or one more than the budget is for.
         """
-        if not (self._hides_counts(report) or (self.noises and (report.models or report.arrays))):
+        if not self.alters(report):
             return report
         config, home = self._client.config, self._client.home
         most, multiplier = releases(config), multiplier_of(config)
@@ -121,6 +125,31 @@ class Guard:
             return os_uniform
         seed = stream(self._client.config.seed, "noise", self._client.data.id, key).initial_seed()
         return seeded_uniform(np.random.default_rng(seed))
+
+
+def guarded(
+    participants: Sequence[Participant], report: Report, delivery: Delivery, round: int, federation: str
+) -> Report:
+    """What the clients of a cohort send in place of ``report``: ``report`` itself unless there is noise.
+
+    Parameters
+    ----------
+    participants : (B,) all of one federation, in the order of the cohort
+    """
+    if not Guard(participants[0]).alters(report):
+        return report
+    return together([Guard(p).report(report.of(i), delivery.of(i), round, federation)
+                     for i, p in enumerate(participants)])
+
+
+def guarded_evidence(participants: Sequence[Participant], report: Report, trial: int) -> Report:
+    """What a cohort of newcomers sends in place of ``report`` in one of its trials; see :meth:`Guard.evidence`."""
+    guards = [Guard(p) for p in participants]
+    for guard in guards:
+        guard.no_newcomers()
+    if not guards[0].alters(report):
+        return report
+    return together([guard.evidence(report.of(i), trial) for i, guard in enumerate(guards)])
 
 
 def _once(file: Path, round: int, most: int, make: Callable[[], Report]) -> Report:

@@ -60,9 +60,9 @@ def noised(report: Report, delivery: Delivery, clip: float, multiplier: float, u
     arrays: dict[str, Tensor] = {}
     for name, t in report.arrays.items():
         if name == "group":
-            arrays[name] = torch.tensor([int(found[name].argmax()) if several else 0], dtype=t.dtype)
+            arrays[name] = torch.full_like(t, int(found[name].argmax()) if several else 0)
         else:
-            arrays[name] = torch.from_numpy(_simplex(found[name])).to(t.dtype).view_as(t)
+            arrays[name] = torch.from_numpy(_simplex(found[name])).to(t).view_as(t)
     if not report.models:
         return Report({}, arrays)
     moved = torch.from_numpy(sent + found["update"].reshape(k, -1))
@@ -75,9 +75,9 @@ def with_noised_counts(report: Report, multiplier: float, uniform: Uniform) -> R
     arrays = dict(report.arrays)
     for name in (n for n in HISTOGRAMS if n in arrays):
         t = arrays[name]
-        out = _noisy(t.double().flatten().numpy(), math.sqrt(2) * MARGIN, multiplier, uniform).clip(0)
+        out = _noisy(t.double().flatten().cpu().numpy(), math.sqrt(2) * MARGIN, multiplier, uniform).clip(0)
         out = out if out.sum() > 0 else np.ones_like(out)
-        arrays[name] = torch.from_numpy(out).to(t.dtype).view_as(t)
+        arrays[name] = torch.from_numpy(out).to(t).view_as(t)
     return Report(report.models, arrays)
 
 
@@ -95,7 +95,7 @@ def _joint(models: Params) -> np.ndarray:
     """Models (1, k, ...) as one matrix (k, P), parameters in the order of their names; (0, 0) without any."""
     if not models:
         return np.zeros((0, 0))
-    return torch.cat([models[name][0].flatten(1).double() for name in sorted(models)], dim=1).numpy()
+    return torch.cat([models[name][0].flatten(1).double() for name in sorted(models)], dim=1).cpu().numpy()
 
 
 def _apart(matrix: Tensor, like: Params) -> Params:
@@ -103,7 +103,7 @@ def _apart(matrix: Tensor, like: Params) -> Params:
     found, at = {}, 0
     for name in sorted(like):
         size = like[name][0, 0].numel()
-        found[name] = matrix[:, at : at + size].reshape(like[name].shape).to(like[name].dtype)
+        found[name] = matrix[:, at : at + size].reshape(like[name].shape).to(like[name])
         at += size
     return {name: found[name] for name in like}
 
@@ -139,7 +139,7 @@ def _clipped(update: np.ndarray, clip: float) -> np.ndarray:
 
 def _shares(values: Tensor) -> np.ndarray:
     """Counts or weights as shares of their sum (c,), whatever they are."""
-    return _simplex(np.nan_to_num(values.double().flatten().numpy(), posinf=0, neginf=0))
+    return _simplex(np.nan_to_num(values.double().flatten().cpu().numpy(), posinf=0, neginf=0))
 
 
 def _simplex(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from fedclust.algorithms import FederatedAlgorithm
 from fedclust.algorithms.base import Delivery, Report
 from fedclust.client_app import client_app, load_client
-from fedclust.config import FederationConfig
+from fedclust.config import Attack, FederationConfig
 from fedclust.data.client import UNKNOWN, Split
+from fedclust.models import Params
 from fedclust.participant import Participant, simulated_federation
 from fedclust.task import Cohort, stream
 from graphclust.graph import InputError
@@ -59,45 +60,55 @@ def planted_attackers(config: FederationConfig) -> dict[str, dict[str, int]]:
 class Attacker(Participant):
     """A client that poisons: a participant whose data or whose algorithm is not what the federation agreed on."""
 
-    @cached_property
-    def algorithm(self) -> FederatedAlgorithm:
-        """The algorithm, with reports that are spoilt."""
-        inner = self.config.make()
-        return inner if self.config.attack.kind == "label_flip" else cast(FederatedAlgorithm, _Spoiling(inner, self))
+    @property
+    def algorithm(self) -> FederatedAlgorithm:  # type: ignore[override]  # cached elsewhere; here by _spoiling
+        """The algorithm, with reports that are spoilt; attackers of equal config have the same object."""
+        honest = super().algorithm  # a flip of labels is in the data
+        return honest if self.config.attack.kind == "label_flip" else _spoiling(honest, self.config.attack)
 
 
+@dataclass(frozen=True)
 class _Spoiling:
-    """An algorithm whose local step sends something else than what was trained."""
+    """An algorithm whose local step sends something else than what was trained, of every client of the cohort."""
 
-    def __init__(self, inner: FederatedAlgorithm, client: Attacker) -> None:
-        self._inner, self._client = inner, client
+    inner: FederatedAlgorithm
+    attack: Attack
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        if name.startswith("__"):  # asked for by copies, before there is an inner
+            raise AttributeError(name)
+        return getattr(self.inner, name)
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """The honest report with its models spoilt."""
-        report, attack = self._inner.local_step(cohort, delivery), self._client.config.attack
+        report, attack = self.inner.local_step(cohort, delivery), self.attack
         if not report.models:
             return report
         if attack.kind == "sign_flip":
             before = _trained_from(report.models, delivery.models)
             spoilt = {name: before[name] - attack.scale * (t - before[name]) for name, t in report.models.items()}
         else:
-            rng = stream(self._client.config.seed, "poison", self._client.data.id, cohort.round)
+            rngs = [stream(cohort.seed, "poison", client, cohort.round) for client in cohort.ids]
             deviation = torch.nan if attack.kind == "nan" else attack.scale
-            spoilt = {name: deviation * torch.randn(t.shape, generator=rng) for name, t in report.models.items()}
+            spoilt = {name: deviation * torch.stack([torch.randn(t.shape[1:], generator=rng) for rng in rngs]).to(t)
+                      for name, t in report.models.items()}
         return replace(report, models=spoilt)
 
 
-def _trained_from(trained: dict[str, Tensor], delivered: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For each of the models (1, k', ...) the delivered one (1, k, ...) that it came from: the nearest."""
+@lru_cache(maxsize=8)
+def _spoiling(inner: FederatedAlgorithm, attack: Attack) -> FederatedAlgorithm:
+    return cast(FederatedAlgorithm, _Spoiling(inner, attack))
+
+
+def _trained_from(trained: Params, delivered: Params) -> Params:
+    """For each of the models (B, k', ...) the delivered one (B, k, ...) that it came from: the nearest."""
     k, sent = (next(iter(m.values())).shape[1] for m in (delivered, trained))
     if k == sent:
         return delivered
     far = sum((t[:, :, None] - delivered[name][:, None]).flatten(3).square().sum(-1) for name, t in trained.items())
-    nearest = cast(Tensor, far)[0].argmin(1)
-    return {name: t[:, nearest] for name, t in delivered.items()}
+    nearest = cast(Tensor, far).argmin(2)  # (B, k')
+    clients = torch.arange(len(nearest), device=nearest.device)[:, None]
+    return {name: t[clients, nearest] for name, t in delivered.items()}
 
 
 def _attacker(client: Participant) -> Attacker:

@@ -100,6 +100,10 @@ class FederatedAlgorithm(BaseModel, ABC):
 
     training: Training = Field(default_factory=Training)
 
+    def __hash__(self) -> int:
+        """Of the kind and the training alone, for settings may be dicts; equal algorithms are told by all fields."""
+        return hash((type(self), self.training))
+
     @property
     def needs_labels(self) -> bool:
         """True when it cannot run on clients that have no labels."""

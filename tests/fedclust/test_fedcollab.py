@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from fedclust.algorithms import make_algorithm
+from fedclust.algorithms import _discriminators, make_algorithm
 from fedclust.algorithms._discriminators import PairwiseDivergence, _divergence, all_pairs, pairs_of
-from fedclust.algorithms.base import Reports, models, together
+from fedclust.algorithms.base import Delivery, Reports, models, together
 from fedclust.data.client import ClientData
+from fedclust.task import stream
 from graphclust.graph import InputError
 from tests.fedclust.flower import Flower, settings
 from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, deliver
@@ -163,9 +164,9 @@ def test_plain_averaging_with_one_step_is_gradient_descent_on_both_sides_loss():
     loss = torch.tensor(0.0)
     loop = Loop(fedcollab(), everyone)
     for i in range(2):
-        x, y = settings._samples(everyone[i], loop.cohort(i))
         m = int(payloads[i].arrays["used"][0])
-        x, y = x[:m], y[:m]
+        x, y, one = settings._samples(loop.cohort(i))[0, :m].split((6, 4, 1), dim=1)
+        assert (one == 1).all()
         assert y.max().item() == pytest.approx(4 / 3**0.5)  # nu = C / sqrt(C - 1)
         h = torch.relu(x @ before["W_x"].T + before["b"] + 2 * (y @ before["W_y"].T + before["b_y"]))
         f = h @ before["w"] + before["c"]
@@ -187,20 +188,19 @@ def test_adam_moves_every_parameter_by_its_step_size_at_first():
 
 
 def test_held_out_samples_never_train_and_are_stratified():
-    everyone = clients(2, size=80)
-    settings, loop = PairwiseDivergence(), Loop(fedcollab(), everyone)
-    x, y = settings._samples(everyone[0], loop.cohort(0))
-    half = y[:40].argmax(1).bincount(minlength=4), y.argmax(1).bincount(minlength=4)
+    loop, settings = Loop(fedcollab(), clients(2, size=80)), PairwiseDivergence()
+    z = settings._samples(loop.cohort(0))
+    y = z[0, :, 6:10].argmax(1)
+    half = y[:40].bincount(minlength=4), y.bincount(minlength=4)
     assert ((half[0] - half[1] / 2).abs() <= 1).all()
-    trained = settings._descend(
-        {name: t[:1] for name, t in models(settings.start(loop.n, MODEL, 0), "discriminator").items()},
-        x.clone().requires_grad_(False), y, torch.zeros(1), torch.tensor([40]), torch.Generator())
-    spoiled = x.clone()
-    spoiled[40:] = 1e6
-    again = settings._descend(
-        {name: t[:1] for name, t in models(settings.start(loop.n, MODEL, 0), "discriminator").items()},
-        spoiled, y, torch.zeros(1), torch.tensor([40]), torch.Generator())
+    assert sorted(y.tolist()) == sorted(loop.clients[0].train.y.tolist())
+    params = {name: t[:1][None] for name, t in models(settings.start(loop.n, MODEL, 0), "discriminator").items()}
+    spoiled = z.clone()
+    spoiled[:, 40:] = 1e6
+    trained, again = (settings._descend(params, given, torch.zeros(1, 1), torch.tensor([[40]]), None)
+                      for given in (z, spoiled))
     assert all(torch.equal(trained[name], again[name]) for name in trained)
+    assert not torch.equal(trained["W_x"], params["W_x"])
 
 
 def test_divergence_is_taken_in_one_round_for_all_pairs():
@@ -224,3 +224,33 @@ def test_traffic_is_a_tenth_of_the_papers_scheme():
     parameters = 6 * 200 + 200 + 4 * 200 + 200 + 200 + 1
     assert bytes_of(PAPER) == pytest.approx(300 * 6 * 4 * 4 * parameters, rel=0.01)  # 4 messages a round and pair
     assert bytes_of(PairwiseDivergence()) < bytes_of(PAPER) / 10
+
+
+@pytest.mark.parametrize("more", [{}, {"batch_size": 4, "local_steps": 2}])
+def test_few_clients_at_a_time_are_all_at_once(more, monkeypatch):
+    """What does not fit near the processor is computed in turn; clients have 3 to 80 samples."""
+    loop = Loop(fedcollab(), [*clients(3), ClientData("d", blobs("d", 3), EMPTY, EMPTY)])
+    settings = PairwiseDivergence(width=5, **more)
+    state = settings.start(loop.n, MODEL, 0)
+    given = [deliver(state, settings.payload(state, i, loop.n)) for i in range(4)]
+    sent = Delivery({name: torch.cat([d.models[name] for d in given]) for name in given[0].models},
+                    {name: torch.cat([d.arrays[name] for d in given]) for name in given[0].arrays}, given[0].phase)
+    whole = settings.local_step(loop.cohort(0, 1, 2, 3), sent)
+    monkeypatch.setattr(_discriminators, "AT_ONCE", 1)
+    in_turn = settings.local_step(loop.cohort(0, 1, 2, 3), sent)
+    assert torch.equal(whole.arrays["accuracy"], in_turn.arrays["accuracy"])
+    for name, t in whole.models.items():
+        assert t.shape == sent.models[name].shape and not torch.equal(t, sent.models[name])
+        torch.testing.assert_close(in_turn.models[name], t, atol=1e-6, rtol=1e-5)
+
+
+def test_the_stratified_order_is_that_of_a_loop_over_the_classes():
+    loop = Loop(fedcollab(), [*clients(3), ClientData("d", blobs("d", 3), EMPTY, EMPTY)])
+    found = _discriminators._stratified(loop.cohort(0, 1, 2, 3))
+    for i, client in enumerate(loop.clients):
+        n, g = len(client.train), stream(0, "discriminator", "order", client.id)
+        order, place = torch.randperm(n, generator=g), torch.empty(n)
+        for c in client.train.y.unique():
+            at = (client.train.y[order] == c).nonzero()[:, 0]
+            place[at] = (torch.arange(len(at)) + torch.rand(len(at), generator=g)) / len(at)
+        assert found[i].tolist() == [*order[place.argsort()].tolist(), *range(n, found.shape[1])]

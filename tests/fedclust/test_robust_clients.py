@@ -22,7 +22,7 @@ from fedclust.suspects import agreement_of, agreements, excluded, suspects, susp
 from graphclust.graph import InputError
 from graphclust.monitor import Silent
 from graphclust.runs.store import RunStore
-from simulations.attacks import Attacker, attackers
+from simulations.attacks import Attacker, _Spoiling, attackers
 from simulations.plan import Plan
 from simulations.run import execute
 from tests.fedclust.flower import Flower, settings
@@ -256,8 +256,8 @@ def test_noise_is_seeded_and_differs_by_round_and_nan_is_nan():
 
 def test_what_sends_no_models_is_left_alone():
     bad, *_ = attacker("nan")
-    bad.algorithm._inner = type("Silent", (), {"local_step": lambda *_: Report(arrays={"x": torch.ones(1)})})()
-    assert bad.algorithm.local_step(bad.cohort(0, {}), delivered(2)).arrays["x"].item() == 1
+    silent = type("Silent", (), {"local_step": lambda *_: Report(arrays={"x": torch.ones(1)})})()
+    assert _Spoiling(silent, Attack(kind="nan")).local_step(bad.cohort(0, {}), delivered(2)).arrays["x"].item() == 1
 
 
 def test_attackers_are_drawn_by_the_seed_or_named():
