@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -11,6 +15,8 @@ from graphclust.graph import InputError
 
 UNKNOWN = -1
 """The label of all training samples of a client that clusters its nodes."""
+ROOM = 2**30
+"""Bytes of clients that a federation keeps: one of 30 clients fits as a whole, one of 10,000 need not."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,70 @@ class ClientData:
     nodes: Tensor | None = None
     adjacency: Tensor | None = None
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all tensors."""
+        splits = [t for s in (self.train, self.test, self.validation) for t in (s.x, s.y)]
+        # a sparse adjacency is small beside the features
+        return sum(t.nbytes for t in (*splits, self.nodes, self.adjacency) if t is not None and not t.is_sparse)
+
+
+class Kept:
+    """Makes and checks clients by id, and keeps those that were asked for last.
+
+    Parameters
+    ----------
+    make : gives the client of an id, the same tensors every time
+    n_classes : C
+    room : bytes of clients that are kept; the last one is, however large
+    """
+
+    def __init__(self, make: Callable[[str], ClientData], n_classes: int, room: int = ROOM) -> None:
+        self._make, self._n_classes, self._room, self._n_bytes = make, n_classes, room, 0
+        self._held: OrderedDict[str, ClientData] = OrderedDict()
+
+    def __call__(self, client: str) -> ClientData:
+        """The client of that id; InputError as in :func:`check_client`."""
+        if client in self._held:
+            self._held.move_to_end(client)
+            return self._held[client]
+        made = self._make(client)
+        check_client(made, self._n_classes)
+        self._held[client] = made
+        self._n_bytes += made.n_bytes
+        while self._n_bytes > self._room and len(self._held) > 1:
+            self._n_bytes -= self._held.popitem(last=False)[1].n_bytes
+        return made
+
+
+class OnDemand(Sequence[ClientData]):
+    """Clients that are made when they are asked for.
+
+    Parameters
+    ----------
+    n_train : by id, in the order of the sequence, how many training samples there will be
+    make : gives the client of an id; parts of one federation share it, see :class:`Kept`
+    """
+
+    def __init__(self, n_train: Mapping[str, int], make: Callable[[str], ClientData]) -> None:
+        self.n_train, self.make, self._ids = dict(n_train), make, list(n_train)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> ClientData: ...
+    @overload
+    def __getitem__(self, at: slice) -> OnDemand: ...
+    def __getitem__(self, at: int | slice) -> ClientData | OnDemand:
+        if isinstance(at, slice):
+            return OnDemand({i: self.n_train[i] for i in self._ids[at]}, self.make)
+        return self.make(self._ids[at])
+
+    def __add__(self, others: OnDemand) -> OnDemand:
+        """This part of a federation and another."""
+        return OnDemand(self.n_train | others.n_train, self.make)
+
 
 @dataclass(frozen=True)
 class Federation:
@@ -55,33 +125,54 @@ class Federation:
 
     Parameters
     ----------
-    clients : sorted by id
+    clients : sorted by id; there, or made on demand
     unseen : newcomers, sorted by id; their ``train`` is the labelled support
     n_classes : C
     truth : what the scenario planted, never shown to an algorithm (but to ``oracle``): name ("concept", "feature",
         "group") -> {client id: true group}; the unseen clients are in it too
     """
 
-    clients: tuple[ClientData, ...]
-    unseen: tuple[ClientData, ...]
+    clients: Sequence[ClientData]
+    unseen: Sequence[ClientData]
     n_classes: int
     truth: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ids = [c.id for c in self.everyone]
-        if len(set(ids)) != len(ids):
-            raise InputError(f"client ids must be unique; twice there: {sorted({i for i in ids if ids.count(i) > 1})}")
         if not self.clients:
             raise InputError("the federation has no clients; give at least one")
-        for c in self.everyone:
-            check_client(c, self.n_classes)
+        counts: Counter[str] = Counter()
+        for part in (self.clients, self.unseen):
+            if isinstance(part, OnDemand):
+                counts.update(list(part.n_train))
+                for i, n in part.n_train.items():
+                    _check_trains(i, n)
+            else:
+                counts.update(c.id for c in part)
+                for c in part:
+                    check_client(c, self.n_classes)
+        twice = sorted(i for i, count in counts.items() if count > 1)
+        if twice:
+            raise InputError(f"client ids must be unique; twice there: {twice}")
 
-    @property
-    def everyone(self) -> tuple[ClientData, ...]:
+    @cached_property
+    def everyone(self) -> Sequence[ClientData]:
         """The training clients, then the unseen ones: the order of Flower's partition ids."""
-        return self.clients + self.unseen
+        if isinstance(self.clients, OnDemand) and isinstance(self.unseen, OnDemand):
+            return self.clients + self.unseen
+        return (*self.clients, *self.unseen)
+
+    @cached_property
+    def n_train(self) -> dict[str, int]:
+        """Training samples of everyone by id, in the order of :attr:`everyone`; no client is made for it."""
+        everyone = self.everyone
+        return everyone.n_train if isinstance(everyone, OnDemand) else {c.id: len(c.train) for c in everyone}
 
     @property
+    def ids(self) -> list[str]:
+        """The training clients' ids; no client is made for it."""
+        return list(self.n_train)[: len(self.clients)]
+
+    @cached_property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample, or (d,) of one node."""
         first = self.clients[0]
@@ -90,8 +181,7 @@ class Federation:
 
 def check_client(client: ClientData, n_classes: int) -> None:
     """InputError, by the client's name: no training samples, labels outside 0..C-1, NaN."""
-    if not len(client.train):
-        raise InputError(f"client {client.id!r} has no training samples; leave it out, or give it data")
+    _check_trains(client.id, len(client.train))
     for name in ("train", "test", "validation"):
         split: Split = getattr(client, name)
         if len(split.x) != len(split.y):
@@ -105,3 +195,8 @@ def check_client(client: ClientData, n_classes: int) -> None:
             )
         if split.x.is_floating_point() and not torch.isfinite(split.x).all():
             raise InputError(f"client {client.id!r}: {name} features hold NaN or inf; clean them first")
+
+
+def _check_trains(client: str, n_train: int) -> None:
+    if not n_train:
+        raise InputError(f"client {client!r} has no training samples; leave it out, or give it data")

@@ -118,6 +118,11 @@ class Pools:
     validation: list[np.ndarray]
     test: list[np.ndarray]
 
+    @property
+    def all(self) -> list[np.ndarray]:
+        """The classes of all three pools."""
+        return self.train + self.validation + self.test
+
 
 def cut_pools(samples: Samples, domain: int, shares: tuple[float, float, float], seed: int) -> Pools:
     """Cut the samples of one domain, class by class, into pools with no common sample."""
@@ -139,26 +144,34 @@ def label_distribution(labels: LabelShift, weights: np.ndarray, rng: np.random.G
     return q
 
 
-def draw_indices(
+def draw_counts(
     pool: list[np.ndarray], q: np.ndarray, n: int, *, random_counts: bool, replace: bool, client: str,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """``n`` indices from a pool: class counts multinomial(n, q), or exactly n q rounded; then samples of each class.
+    """Of each class how many (C,) of ``n`` samples: multinomial(n, q), or exactly n q rounded.
 
     Raises
     ------
     InputError
-        A class without samples, or with too few to draw without replacement.
+        A class without samples in the pool, or with too few to draw without replacement.
     """
     counts = rng.multinomial(n, q) if random_counts else apportion(q, n)
-    chosen = []
     for c, k in enumerate(counts):
         if k and not (len(pool[c]) if replace else len(pool[c]) >= k):
             raise InputError(
                 f"client {client!r} needs {k} samples of class {c} and the pool has {len(pool[c])}; ask for fewer "
                 "samples, give the pool a larger share, or draw with bootstrap"
             )
-        chosen.append(rng.choice(pool[c], k, replace=replace) if k else pool[c][:0])
+    return counts
+
+
+def draw_indices(
+    pool: list[np.ndarray], q: np.ndarray, n: int, *, random_counts: bool, replace: bool, client: str,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """``n`` indices from a pool, of each class as many as :func:`draw_counts` says; InputError as there."""
+    counts = draw_counts(pool, q, n, random_counts=random_counts, replace=replace, client=client, rng=rng)
+    chosen = [rng.choice(pool[c], k, replace=replace) if k else pool[c][:0] for c, k in enumerate(counts)]
     return rng.permutation(np.concatenate(chosen))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from fedclust.data.client import ClientData, Federation, Split
-from fedclust.data.draw import Draw, Pools, cut_pools, draw_indices, label_distribution, vary
+from fedclust.data.draw import Draw, cut_pools, draw_counts, draw_indices, label_distribution, vary
 from fedclust.data.feature import corrupt
 from fedclust.data.planted import Planted, empty
 from fedclust.data.settings import stream
@@ -21,64 +21,94 @@ if TYPE_CHECKING:
 
 
 def build_drawn(spec: FederationSpec) -> Federation:
-    """The federation of a spec whose partition is a :class:`Draw`."""
+    """The federation of a spec whose partition is a :class:`Draw`; each client is drawn when it is asked for."""
     draw = spec.partition
     assert isinstance(draw, Draw)
     samples = load_samples(spec.source)
     if spec.max_samples is not None:
         samples = samples.subset(spec.max_samples, spec.seed)
-    weights = draw.labels.weights(samples.n_classes)
     ids = [f"client-{i:04d}" for i in range(spec.n_clients)]
-    planted = Planted(spec, ids, samples.n_classes, {
-        "label": (len(weights), draw.labels.deal),
-        "size": (draw.n_sizes, draw.sizes),
-        "domain": (samples.n_domains, spec.domain),
-    })
-    drawing = _Drawing(spec, draw, samples, planted)
-    clients = []
-    for i in ids:
-        q = label_distribution(draw.labels, weights[planted.of["label"][i]], stream(spec.seed, i, "labels"))
-        random_counts = draw.labels.concentration is not None
-        counts = draw.n_samples(planted.of["size"][i])
-        splits = {s: drawing.split(i, s, n, q, random_counts) for s, n in counts.items()}
-        clients.append(ClientData(i, splits["train"], splits["test"], splits["validation"]))
-    return planted.federation(clients, _newcomers(spec, weights, planted, drawing), samples.n_classes)
+    drawing = _Drawing(spec, draw, samples, ids)
+    planted, unseen = drawing.planted, _newcomers(spec, drawing.planted)
+    planted.check_features(samples.x.shape[1:])
+    drawing.check([*ids, *unseen])
+    n_train = {i: draw.n_samples(planted.of["size"][i])["train"] for i in ids}
+    return planted.federation(drawing.client, n_train, unseen, samples.n_classes)
 
 
-def _newcomers(spec: FederationSpec, weights: np.ndarray, planted: Planted, drawing: _Drawing) -> list[ClientData]:
+def _newcomers(spec: FederationSpec, planted: Planted) -> dict[str, int]:
+    """Plant the newcomers' variants; how much support each has, by id."""
     from fedclust.data.spec import Unseen
 
     if not isinstance(spec.unseen, Unseen):
-        return []
+        return {}
     variants = spec.feature.variants
     wrong = [f for f in spec.unseen.features if f >= len(variants)]
     if wrong:
         raise InputError(f"unseen.features holds {wrong[0]}; the feature shift has the variants 0..{len(variants) - 1}")
     names = [n for n in ("concept", "domain", "label") if planted.counts[n] > 1]
-    found = []
+    found = {}
     for *values, f in itertools.product(*(range(planted.counts[n]) for n in names), spec.unseen.features):
         mine = dict(zip(names, values, strict=True))
         name = "-".join(["unseen", *(f"{n}{v}" for n, v in mine.items()), variants[f].name])
         planted.add(name, feature=f, **mine)
-        q = weights[mine.get("label", 0)]
-        support = drawing.split(name, "validation", spec.unseen.support, q, False)
-        test = drawing.split(name, "test", spec.unseen.test, q, False)
-        found.append(ClientData(name, support, test, empty(test)))
+        found[name] = spec.unseen.support
     return found
 
 
 class _Drawing:
     """Draws the splits of clients; every draw by the stream of the client's id and the pool."""
 
-    def __init__(self, spec: FederationSpec, draw: Draw, samples: Samples, planted: Planted) -> None:
-        self._seed, self._draw, self._samples, self._planted = spec.seed, draw, samples, planted
+    def __init__(self, spec: FederationSpec, draw: Draw, samples: Samples, ids: list[str]) -> None:
+        self._spec, self._draw, self._samples, self._training = spec, draw, samples, {*ids}
+        self._weights = draw.labels.weights(samples.n_classes)
+        self.planted = Planted(spec, ids, samples.n_classes, {
+            "label": (len(self._weights), draw.labels.deal),
+            "size": (draw.n_sizes, draw.sizes),
+            "domain": (samples.n_domains, spec.domain),
+        })
         self._pools = [cut_pools(samples, d, draw.pools, spec.seed) for d in range(samples.n_domains)]
 
-    def split(self, client: str, pool: str, n: int, q: np.ndarray, random_counts: bool) -> Split:
+    def client(self, i: str) -> ClientData:
+        """A client, or a newcomer: it does not train, and its support comes from the validation pool."""
+        how = self._how(i)
+        drawn = {pool: self._split(i, pool, n, how) for pool, n in self._wanted(i).items()}
+        if i in self._training:
+            return ClientData(i, drawn["train"], drawn["test"], drawn["validation"])
+        return ClientData(i, drawn["validation"], drawn["test"], empty(drawn["test"]))
+
+    def check(self, ids: list[str]) -> None:
+        """InputError for the first client that a pool has too few samples for; no sample is drawn."""
+        if self._draw.bootstrap is not None and all(len(c) for pools in self._pools for c in pools.all):
+            return  # with replacement one sample of each class is enough
+        for i in ids:
+            how = self._how(i)
+            for pool, n in self._wanted(i).items():
+                draw_counts(self._pool(i, pool), n=n, rng=stream(self._spec.seed, i, pool), **how)
+
+    def _wanted(self, i: str) -> dict[str, int]:
+        """How many samples of which pool the client draws."""
+        if i in self._training:
+            return self._draw.n_samples(self.planted.of["size"][i])
+        return {"validation": self._spec.unseen.support, "test": self._spec.unseen.test}  # type: ignore[union-attr]
+
+    def _how(self, i: str) -> dict[str, Any]:
+        """What :func:`draw_counts` must know about the client."""
+        labels, q = self._draw.labels, self._weights[self.planted.of["label"][i]]
+        trains = i in self._training
+        if trains:
+            q = label_distribution(labels, q, stream(self._spec.seed, i, "labels"))
+        return {"q": q, "random_counts": trains and labels.concentration is not None,
+                "replace": self._draw.bootstrap is not None, "client": i}
+
+    def _pool(self, i: str, pool: str) -> list[np.ndarray]:
+        members: list[np.ndarray] = getattr(self._pools[self.planted.of["domain"][i]], pool)
+        return members
+
+    def _split(self, i: str, pool: str, n: int, how: dict[str, Any]) -> Split:
         """``n`` samples of the pool of that name, as the client sees them."""
-        rng, bootstrap = stream(self._seed, client, pool), self._draw.bootstrap
-        pools: Pools = self._pools[self._planted.of["domain"][client]]
-        chosen = draw_indices(getattr(pools, pool), q, n, random_counts=random_counts, replace=bootstrap is not None,
-                              client=client, rng=rng)
-        x = corrupt(vary(self._samples.take(chosen), bootstrap, rng), self._planted.corruption(client), rng)
-        return Split(torch.from_numpy(x), self._planted.labels(client, self._samples.y[chosen]))
+        rng = stream(self._spec.seed, i, pool)
+        chosen = draw_indices(self._pool(i, pool), n=n, rng=rng, **how)
+        x = vary(self._samples.take(chosen), self._draw.bootstrap, rng)
+        x = corrupt(x, self.planted.corruption(i), rng)
+        return Split(torch.from_numpy(x), self.planted.labels(i, self._samples.y[chosen]))

@@ -66,13 +66,18 @@ def corrupt(x: np.ndarray, corruption: Corruption, rng: np.random.Generator) -> 
     InputError
         Blur or rotation of samples that are no images.
     """
-    if x.ndim != 4 and corruption.kind in _ON_IMAGES:
-        raise InputError(
-            f"the feature shift {corruption.kind!r} needs images and the samples have shape {x.shape[1:]}; "
-            "use noise or contrast, or a source of images"
-        )
+    check_shape(corruption, x.shape[1:])
     changed = _KINDS[corruption.kind](x, corruption.amount, rng).astype(np.float32)
     return np.clip(changed, 0, 1) if x.ndim == 4 else changed
+
+
+def check_shape(corruption: Corruption, shape: tuple[int, ...]) -> None:
+    """InputError for blur or rotation of samples of a ``shape`` that is no image's (channels, height, width)."""
+    if len(shape) != 3 and corruption.kind in _ON_IMAGES:
+        raise InputError(
+            f"the feature shift {corruption.kind!r} needs images and the samples have shape {shape}; "
+            "use noise or contrast, or a source of images"
+        )
 
 
 def translate(x: np.ndarray, most: int, rng: np.random.Generator, *, vertical: bool) -> np.ndarray:

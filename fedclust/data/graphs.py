@@ -88,6 +88,12 @@ class LabelledGraph:
         self.y = data.y.numpy()
         self.n_classes = int(data.k)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (d,) of one node's features."""
+        assert self.graph.x is not None
+        return (self.graph.x.shape[1],)
+
     def features(self, nodes: np.ndarray) -> np.ndarray:
         """(len(nodes), d) float32, dense."""
         assert self.graph.x is not None

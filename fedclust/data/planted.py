@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from fedclust.data.client import ClientData, Federation, Split
+from fedclust.data.client import ClientData, Federation, Kept, OnDemand, Split
 from fedclust.data.concept import label_maps
 from fedclust.data.deal import Deal, deal
-from fedclust.data.feature import Corruption
+from fedclust.data.feature import Corruption, check_shape
 from graphclust.graph import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class Planted:
         for j, client in enumerate(clients):
             self.add(client, **{name: j % count for name, count in self.counts.items()})
 
+    def check_features(self, shape: tuple[int, ...]) -> None:
+        """InputError where a variant that some client has cannot be applied to samples of that shape."""
+        for f in set(self.of["feature"].values()):
+            check_shape(self._spec.feature.variants[f], shape)
+
     def corruption(self, client: str) -> Corruption:
         """The client's change of the features."""
         return self._spec.feature.variants[self.of["feature"][client]]
@@ -71,8 +77,16 @@ class Planted:
         """Labels under the client's concept."""
         return torch.from_numpy(self.maps[self.of["concept"][client]][y])
 
-    def federation(self, clients: list[ClientData], unseen: list[ClientData], n_classes: int) -> Federation:
-        """The federation with its truth: every variant that varies, and "group" when groups are planted."""
+    def federation(
+        self, make: Callable[[str], ClientData], clients: Mapping[str, int], unseen: Mapping[str, int], n_classes: int
+    ) -> Federation:
+        """The federation with its truth: every variant that varies, and "group" when groups are planted.
+
+        Parameters
+        ----------
+        make : gives the client of an id, by streams of its own
+        clients, unseen : how many training samples (a newcomer: support) each will have, by id
+        """
         truth = {name: of for name, of in self.of.items() if self.counts[name] > 1}
         by: str | None = self._spec.group_by
         if by is not None and by not in self.of:
@@ -80,11 +94,9 @@ class Planted:
         by = by or next((name for name in ORDER if self.counts.get(name, 1) > 1), None)
         if by is not None:
             truth |= {by: self.of[by], "group": self.of[by]}
-        return Federation(_by_id(clients), _by_id(unseen), n_classes, truth)
-
-
-def _by_id(clients: list[ClientData]) -> tuple[ClientData, ...]:
-    return tuple(sorted(clients, key=lambda c: c.id))
+        kept = Kept(make, n_classes)
+        known, new = (OnDemand(dict(sorted(part.items())), kept) for part in (clients, unseen))
+        return Federation(known, new, n_classes, truth)
 
 
 def empty(like: Split) -> Split:
