@@ -1,5 +1,6 @@
 """A client gets from a cohort of many what it gets from a cohort of one, whatever the algorithm and the phase."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,9 +10,16 @@ from torch import Tensor
 
 from fedclust.algorithms import algorithm_names
 from fedclust.algorithms.base import Delivery, Report, models
+from fedclust.config import Attack
 from fedclust.data.client import Split
+from fedclust.guard import Guard, guarded, guarded_evidence
+from fedclust.participant import Participant
 from fedclust.task import Cohort
+from fedclust.wire_privacy import Privacy
+from graphclust.graph import InputError
+from simulations.attacks import Attacker
 from tests.contract.test_algorithms import make
+from tests.fedclust.flower import settings
 from tests.fedclust.loop import MODEL, Loop, concepts, deliver
 
 SIZES = (20, 9, 30, 13, 25, 7, 16, 3, 28)
@@ -39,6 +47,9 @@ PHASES = {
     "community by losses": {"train", "losses"}, "fedcollab": {"train", "divergence", "divergence-last"},
     "community by divergence": {"train", "divergence", "divergence-last"},
 }
+
+
+MANY = range(len(SIZES))
 
 
 def some(sizes, first=0):
@@ -114,13 +125,13 @@ class Watched(Loop):
 
 @pytest.mark.parametrize("case", CASES)
 def test_many_at_once_equal_one_by_one(case):
-    name, settings = CASES[case]
+    name, more = CASES[case]
     if name == "oracle":
-        settings = {"true_groups": tuple(i % 2 for i in range(len(SIZES)))}
-    loop = Watched(make(name, **settings), some(SIZES))
+        more = {"true_groups": tuple(i % 2 for i in MANY)}
+    loop = Watched(make(name, **more), some(SIZES))
     while loop.round < ROUNDS:
         everyone = loop.algorithm.needs_everyone({**loop.state, "round": torch.tensor(loop.round)})
-        loop.step(None if everyone else [i for i in range(len(SIZES)) if (i + loop.round) % 4])
+        loop.step(None if everyone else [i for i in MANY if (i + loop.round) % 4])
     loop.final()
     assert PHASES.get(case, {"train"}) <= set(loop.phases) and loop.phases["train"] > 1
     newcomers(loop)
@@ -141,3 +152,60 @@ def newcomers(loop: Loop) -> None:
     together, alone = ask(list(range(len(clients)))), [ask([i]) for i in range(len(clients))]
     for j in range(2):
         agree(together[j], [one[j] for one in alone])
+
+
+# --- clients that poison, and clients that send noise -----------------------------------------------------------------
+
+
+def a_round(people: Sequence[Participant], k: int = 2) -> tuple[Loop, Delivery]:
+    """The people's clients, and what they are sent: ``k`` models, of every client others."""
+    loop = Loop(people[0].algorithm, [p.data for p in people])
+    each = [Loop(make("ifca", n_groups=k), loop.clients[:1], seed=i).state for i in range(len(people))]
+    return loop, Delivery({name: torch.stack([models(s)[name] for s in each]) for name in MODEL.names})
+
+
+@pytest.mark.parametrize("kind", ["sign_flip", "noise", "nan"])
+def test_attackers_send_the_same_in_a_cohort(kind):
+    config = settings("ifca", settings={"n_groups": 2}, attack=Attack(kind=kind, scale=3.0))
+    people = [Attacker(config, c, 4) for c in some(SIZES)]
+    loop, given = a_round(people)
+    agree(people[0].algorithm.local_step(loop.cohort(*MANY), given),
+          [p.algorithm.local_step(loop.cohort(i), given.of(i)) for i, p in enumerate(people)])
+
+
+def test_attackers_of_one_kind_have_one_algorithm_and_liars_about_labels_the_honest_one():
+    def person(cls, kind, client):
+        config = settings("fedcollab", settings={"inner_settings": {}}, attack=Attack(kind=kind))
+        return cls(config, client, 4).algorithm
+
+    a, b = some((5, 6))
+    assert person(Attacker, "noise", a) is person(Attacker, "noise", b)
+    assert len({person(Attacker, kind, a) for kind in ("noise", "nan", "sign_flip")}) == 3
+    assert person(Attacker, "label_flip", a) is person(Participant, "label_flip", b)
+    spoiling = pickle.loads(pickle.dumps(person(Attacker, "noise", a)))
+    assert spoiling == person(Attacker, "noise", b) and spoiling.hard is True
+
+
+def test_every_client_of_a_cohort_has_its_own_noise():
+    privacy = Privacy(clip=0.5, noise_multiplier=2.0)
+    people = [Participant(settings("ifca", settings={"n_groups": 2}, privacy=privacy), c, 4) for c in some(SIZES)]
+    loop, given = a_round(people)
+    report = people[0].algorithm.local_step(loop.cohort(*MANY), given)
+    sent = guarded(people, report, given, 3, "f")
+    agree(sent, [Guard(p).report(report.of(i), given.of(i), 3, "f") for i, p in enumerate(people)])
+    noise = {name: t - report.models[name] for name, t in sent.models.items()}
+    assert all(len(t.flatten(1).unique(dim=0)) == len(SIZES) for t in noise.values())
+
+
+def test_without_noise_the_report_is_not_touched(tmp_path):
+    people = [Participant(settings(), c, 4) for c in some((5, 6))]
+    report = Report({"w": torch.zeros(2, 1, 3)}, {"labels": torch.ones(2, 4)})
+    assert guarded(people, report, Delivery({}), 0, "f") is report is guarded_evidence(people, report, 0)
+    few = settings("community", privacy=Privacy(label_histogram="noised", label_epsilon=1.0))
+    people = [Participant(few, p.data, 4) for p in people]
+    found = guarded_evidence(people, report, 1)
+    agree(found, [Guard(p).evidence(report.of(i), 1) for i, p in enumerate(people)])
+    assert not torch.equal(found.arrays["labels"][0], found.arrays["labels"][1])
+    loud = settings(privacy=Privacy(clip=0.5, noise_multiplier=2.0))
+    with pytest.raises(InputError, match="newcomer"):
+        guarded_evidence([people[0], Participant(loud, people[1].data, 4, home=tmp_path)], report, 0)

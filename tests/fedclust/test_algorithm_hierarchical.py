@@ -232,6 +232,7 @@ def test_maml_steps_begin_after_the_clustering():
     cohort, payload = loop.cohort(0), loop.algorithm.payload
     for state, inner in ((loop.state, 0.0), (loop.step(), 0.05)):
         delivery = deliver(state, payload(state, 0))
+        assert ("maml" in delivery.arrays) == bool(inner), "what is to be done otherwise looks otherwise"
         found = loop.algorithm.local_step(cohort, delivery).models
         expected = cohort.train(delivery.models, TRAINING, inner_lr=inner)
         assert all(torch.equal(t, expected[key]) for key, t in found.items())
