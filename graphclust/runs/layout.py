@@ -130,4 +130,4 @@ def to_csv(df: pd.DataFrame, numbers: list[str]) -> str:
     """Full precision: one line per data set and method, columns ``<number>_mean``, ``_std``, ``_n``."""
     table = aggregate(df, numbers)
     table.columns = [f"{column}_{statistic}" for column, statistic in table.columns]
-    return counts(df).join(table).reset_index().to_csv(index=False)
+    return counts(df).join(table).to_csv()
