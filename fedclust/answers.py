@@ -14,13 +14,12 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedclust.algorithms.base import Delivery, Report
-from fedclust.guard import Guard
+from fedclust.guard import Guard, guarded, guarded_evidence
 from fedclust.messages import delivery, n_models, report_contents, settings_of
 from fedclust.participant import Participant
 from fedclust.records import TensorRecord, signature
 from fedclust.run_config import versions
 from fedclust.task import Cohort
-from fedclust.wire_privacy import Privacy
 
 
 @dataclass
@@ -43,8 +42,8 @@ def alike(message_type: str, asked: Asked) -> Hashable:
 
 def hello(me: Participant) -> ConfigRecord:
     """Who the client is."""
-    return ConfigRecord({"versions": list(versions()), "id": me.data.id, "role": me.role, "n_train": Guard(me).n_train,
-                         "n_classes": me.n_classes, "input_shape": list(me.input_shape)})
+    return ConfigRecord({"versions": list(versions()), "id": me.client.id, "role": me.role, "n_classes": me.n_classes,
+                         "n_train": Guard(me).n_train, "input_shape": list(me.client.input_shape)})
 
 
 def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
@@ -56,8 +55,8 @@ def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     report = me.algorithm.local_step(cohort, given)
     if measured:
         values |= _after(me, cohort, report)
-    contents = report_contents(_guarded(asked, report, given, cohort.round, str(settings.get("federation", ""))),
-                               len(asked))
+    report = guarded([a.me for a in asked], report, given, cohort.round, str(settings.get("federation", "")))
+    contents = report_contents(report, len(asked))
     for a, content, row in zip(asked, contents, _rows(values, len(asked)), strict=True):
         content["metrics"] = MetricRecord({"n": Guard(a.me).n_train, **row})
     return contents
@@ -83,8 +82,7 @@ def evidence(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     contents = [RecordDict() for _ in asked]
     for j, (m, draw) in enumerate(_trials(asked)):
         found = algorithm.local_evidence(_with_shots(asked, cohort, m, draw), given)
-        if _private(asked[0].me):
-            found = _together([Guard(a.me).evidence(_one(found, i), j) for i, a in enumerate(asked)])
+        found = guarded_evidence([a.me for a in asked], found, j)
         for content, own in zip(contents, report_contents(found, len(asked), prefix=f"{j}-"), strict=True):
             content.update(own)
     return contents
@@ -142,32 +140,3 @@ def _rows(values: dict[str, Tensor], b: int) -> list[dict[str, float]]:
     """Tensors (B,) by name as one dict a client."""
     columns = {name: t.tolist() for name, t in values.items()}
     return [{name: column[i] for name, column in columns.items()} for i in range(b)]
-
-
-def _private(me: Participant) -> bool:
-    return me.config.privacy != Privacy()
-
-
-def _guarded(asked: Sequence[Asked], report: Report, given: Delivery, round: int, federation: str) -> Report:
-    """What the clients send in place of ``report``."""
-    if not _private(asked[0].me):
-        return report
-    return _together([
-        Guard(a.me).report(_one(report, i), Delivery(*_parts(given, i), given.phase), round, federation)
-        for i, a in enumerate(asked)
-    ])
-
-
-def _one(report: Report, i: int) -> Report:
-    return Report(*_parts(report, i))
-
-
-def _parts(of: Report | Delivery, i: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Models and arrays of the i-th client alone."""
-    return {name: t[i : i + 1] for name, t in of.models.items()}, {name: t[i : i + 1] for name, t in of.arrays.items()}
-
-
-def _together(reports: Sequence[Report]) -> Report:
-    """Reports of single clients as one."""
-    return Report(*({name: torch.cat([part[name] for part in each]) for name in each[0]}
-                    for each in ([r.models for r in reports], [r.arrays for r in reports])))

@@ -59,7 +59,7 @@ class Guard:
     def n_train(self) -> int:
         """The number of samples; 1 where it is nobody's business, so that all clients weigh alike."""
         hidden = self.noises and (self.real or self._client.role == "train")
-        return 1 if hidden else len(self._client.data.train)
+        return 1 if hidden else self._client.client.n_train
 
     def alters(self, report: Report) -> bool:
         """True when something else is sent than ``report``, one client's or a whole cohort's."""
@@ -123,7 +123,7 @@ class Guard:
     def _uniform(self, key: object) -> Uniform:
         if self.real:
             return os_uniform
-        seed = stream(self._client.config.seed, "noise", self._client.data.id, key).initial_seed()
+        seed = stream(self._client.config.seed, "noise", self._client.client.id, key).initial_seed()
         return seeded_uniform(np.random.default_rng(seed))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedclust.algorithms import FederatedAlgorithm, make_algorithm
 from fedclust.config import FederationConfig
-from fedclust.data.client import ClientData, Federation, Split
+from fedclust.data.client import ClientData, Federation, Pending, Split
 from fedclust.data.spec import FederationSpec
 from fedclust.models import Model, ModelConfig
 from fedclust.run_config import config_text, jobs
@@ -32,17 +32,24 @@ class Participant:
     Parameters
     ----------
     config : of the federation
-    data : its samples
+    client : who it is, with its samples, or with a way to make them whenever they are needed
     n_classes : C of the model's head
     role : "train", or "unseen" for a newcomer
     home : folder of a deployed client's own files; None: what it remembers is kept in Flower's Context
+    stays : its stacked samples stay in memory from one message to the next
     """
 
     config: FederationConfig
-    data: ClientData
+    client: ClientData | Pending
     n_classes: int
     role: str = "train"
     home: Path | None = None
+    stays: bool = True
+
+    @property
+    def data(self) -> ClientData:
+        """Its samples."""
+        return self.client.make() if isinstance(self.client, Pending) else self.client
 
     @cached_property
     def algorithm(self) -> FederatedAlgorithm:
@@ -53,19 +60,16 @@ class Participant:
     @cached_property
     def model(self) -> Model:
         """The architecture."""
-        return _model(self.config.model, self.input_shape, self.n_classes)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, or (d,) of one node."""
-        return tuple((self.data.train.x if self.data.nodes is None else self.data.nodes).shape[1:])
+        return _model(self.config.model, self.client.input_shape, self.n_classes)
 
     @cached_property
     def _cohort(self) -> Cohort:
         return Cohort([self.data], self.model, seed=self.config.seed, round=0)
 
     def cohort(self, round: int, memory: dict[str, Tensor]) -> Cohort:
-        """The cohort of this client; the same object, with its padded data, in every round."""
+        """The cohort of this client; the same object, with its padded data, in every round if it stays."""
+        if not self.stays:
+            return Cohort([self.data], self.model, seed=self.config.seed, round=round, memory=memory)
         return self._cohort.begin(round, memory)
 
     def with_shots(self, m: int, draw: int) -> ClientData:
@@ -78,7 +82,7 @@ class Participant:
 
 
 class _Job:
-    """The clients of one federation in this process; each is made once."""
+    """The clients of one federation in this process, their samples only as far as there is room for them."""
 
     def __init__(self, config: FederationConfig) -> None:
         self._config, self._made = config, dict[int, Participant]()
@@ -86,14 +90,15 @@ class _Job:
 
     def participant(self, partition: int) -> Participant:
         if partition not in self._made:
-            clients = self._federation.everyone
-            if not 0 <= partition < len(clients):
+            federation, n = self._federation, len(self._federation.ids)
+            if not 0 <= partition < n:
                 raise InputError(
-                    f"partition-id = {partition}: the federation has {len(clients)} clients, 0 to {len(clients) - 1}; "
+                    f"partition-id = {partition}: the federation has {n} clients, 0 to {n - 1}; "
                     "run it with that many SuperNodes"
                 )
-            role = "train" if partition < len(self._federation.clients) else "unseen"
-            self._made[partition] = Participant(self._config, clients[partition], self._federation.n_classes, role)
+            self._made[partition] = Participant(
+                self._config, federation.pending(partition), federation.n_classes,
+                "train" if partition < len(federation.clients) else "unseen", stays=federation.fits)
         return self._made[partition]
 
 

@@ -16,7 +16,7 @@ from fedclust.algorithms import FederatedAlgorithm
 from fedclust.algorithms.base import Delivery, Report
 from fedclust.client_app import client_app, load_client
 from fedclust.config import Attack, FederationConfig
-from fedclust.data.client import UNKNOWN, Split
+from fedclust.data.client import UNKNOWN, ClientData, Split
 from fedclust.models import Params
 from fedclust.participant import Participant, simulated_federation
 from fedclust.task import Cohort, stream
@@ -51,7 +51,8 @@ def planted_attackers(config: FederationConfig) -> dict[str, dict[str, int]]:
     """Which clients attack, for the evaluation: {"attacker": {id: 0 or 1}}; nothing without an attack."""
     if config.attack.kind == "none":
         return {}
-    ids = [c.id for c in simulated_federation(config).clients]
+    federation = simulated_federation(config)
+    ids = federation.ids[: len(federation.clients)]
     found = attackers(config, ids)
     return {"attacker": {i: int(i in found) for i in ids}}
 
@@ -59,6 +60,15 @@ def planted_attackers(config: FederationConfig) -> dict[str, dict[str, int]]:
 @dataclass(frozen=True)
 class Attacker(Participant):
     """A client that poisons: a participant whose data or whose algorithm is not what the federation agreed on."""
+
+    @property
+    def data(self) -> ClientData:
+        """Its samples; a flip of labels gives it C - 1 - y in training, where it has any."""
+        data = super().data
+        if self.config.attack.kind != "label_flip":
+            return data
+        y = torch.where(data.train.y == UNKNOWN, UNKNOWN, self.n_classes - 1 - data.train.y)
+        return replace(data, train=Split(data.train.x, y))
 
     @property
     def algorithm(self) -> FederatedAlgorithm:  # type: ignore[override]  # cached elsewhere; here by _spoiling
@@ -111,21 +121,13 @@ def _trained_from(trained: Params, delivered: Params) -> Params:
     return {name: t[clients, nearest] for name, t in delivered.items()}
 
 
-def _attacker(client: Participant) -> Attacker:
-    """The client as an attacker; a flip of labels gives it C - 1 - y in training, where it has any."""
-    data = client.data
-    if client.config.attack.kind == "label_flip":
-        y = torch.where(data.train.y == UNKNOWN, UNKNOWN, client.n_classes - 1 - data.train.y)
-        data = replace(data, train=Split(data.train.x, y))
-    return Attacker(client.config, data, client.n_classes, client.role)
-
-
-class _Clients:
+class SimulatedClients:
     """The clients of a federation, some of them attackers if it is simulated; each attacker is made once."""
 
     def __init__(self) -> None:
         # by the identity of the honest participant, which is kept so that no other can take its number
         self._made: dict[int, tuple[Participant, Participant]] = {}
+        self._attackers: dict[int, dict[str, int]] = {}
 
     def __call__(self, context: Context, job: int) -> Participant:
         me = load_client(context, job)
@@ -133,11 +135,14 @@ class _Clients:
         if config.attack.kind == "none" or me.role != "train" or "partition-id" not in context.node_config:
             return me
         if id(me) not in self._made:
-            attacks = planted_attackers(config)["attacker"][me.data.id]
-            self._made[id(me)] = me, _attacker(me) if attacks else me
+            if id(config) not in self._attackers:
+                self._attackers[id(config)] = planted_attackers(config)["attacker"]
+            attacks = self._attackers[id(config)][me.client.id]
+            attacker = Attacker(config, me.client, me.n_classes, me.role, stays=me.stays)
+            self._made[id(me)] = me, attacker if attacks else me
         return self._made[id(me)][1]
 
 
 def simulated_app() -> ClientApp:
     """The ClientApp of a federation, in which the attackers of a simulation attack; real clients never do."""
-    return client_app(_Clients())
+    return client_app(SimulatedClients())

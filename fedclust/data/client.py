@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,11 +56,37 @@ class ClientData:
     adjacency: Tensor | None = None
 
     @property
+    def n_train(self) -> int:
+        """Training samples."""
+        return len(self.train)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, or (d,) of one node."""
+        return tuple((self.train.x if self.nodes is None else self.nodes).shape[1:])
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of all tensors."""
         splits = [t for s in (self.train, self.test, self.validation) for t in (s.x, s.y)]
         # a sparse adjacency is small beside the features
         return sum(t.nbytes for t in (*splits, self.nodes, self.adjacency) if t is not None and not t.is_sparse)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What is known of a client before its samples are there.
+
+    Parameters
+    ----------
+    id, n_train, input_shape : as the client's will be
+    make : gives the client
+    """
+
+    id: str
+    n_train: int
+    input_shape: tuple[int, ...]
+    make: Callable[[], ClientData]
 
 
 class Kept:
@@ -165,18 +192,27 @@ class Federation:
     def n_train(self) -> dict[str, int]:
         """Training samples of everyone by id, in the order of :attr:`everyone`; no client is made for it."""
         everyone = self.everyone
-        return everyone.n_train if isinstance(everyone, OnDemand) else {c.id: len(c.train) for c in everyone}
+        return everyone.n_train if isinstance(everyone, OnDemand) else {c.id: c.n_train for c in everyone}
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
-        """The training clients' ids; no client is made for it."""
-        return list(self.n_train)[: len(self.clients)]
+        """The ids of :attr:`everyone`, those that train first; no client is made for it."""
+        return list(self.n_train)
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample, or (d,) of one node."""
-        first = self.clients[0]
-        return tuple((first.train.x if first.nodes is None else first.nodes).shape[1:])
+        return self.clients[0].input_shape
+
+    @cached_property
+    def fits(self) -> bool:
+        """True when the training samples of all clients are no more than :data:`ROOM` bytes."""
+        return 4 * math.prod(self.input_shape) * sum(self.n_train.values()) <= ROOM
+
+    def pending(self, at: int) -> Pending:
+        """The client at that place in :attr:`everyone`, not made yet."""
+        client = self.ids[at]
+        return Pending(client, self.n_train[client], self.input_shape, lambda: self.everyone[at])
 
 
 def check_client(client: ClientData, n_classes: int) -> None:
