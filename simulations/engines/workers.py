@@ -197,11 +197,11 @@ def grid_of(config: FederationConfig, run_config: UserConfig) -> WorkersGrid:
     pins = [pin for clients in (federation.clients, federation.unseen)
             for pin in balanced([len(c.train) for c in clients], count)]
     nodes: list[UserConfig] = [{"partition-id": i, "num-partitions": len(pins)} for i in range(len(pins))]
-    return WorkersGrid(partial(_loaded, config.model_dump_json()), nodes, run_config, pins,
+    return WorkersGrid(partial(loaded_app, config.model_dump_json()), nodes, run_config, pins,
                        names=[c.id for c in federation.everyone], threads=config.threads)
 
 
-def _loaded(config: str) -> ClientApp:
+def loaded_app(config: str) -> ClientApp:
     """The ClientApp of a simulation, with the data in memory."""
     simulated_federation(FederationConfig.model_validate_json(config))
     return simulated_app()
