@@ -45,8 +45,7 @@ def attacking(kind, who, rounds=9, robust=None, algorithm="fedavg", n=10, **atta
                       robust=robust or Robust(), shots=())
     flower = Flower(config, one_concept(n))
     flower.participants = [
-        Attacker(config, replace(p.data, train=replace(p.data.train, y=3 - p.data.train.y)) if kind == "label_flip"
-                 else p.data, p.n_classes) if p.data.id in who else p for p in flower.participants]
+        Attacker(config, p.data, p.n_classes) if p.data.id in who else p for p in flower.participants]
     return flower.run()
 
 
