@@ -51,8 +51,7 @@ def planted_attackers(config: FederationConfig) -> dict[str, dict[str, int]]:
     """Which clients attack, for the evaluation: {"attacker": {id: 0 or 1}}; nothing without an attack."""
     if config.attack.kind == "none":
         return {}
-    federation = simulated_federation(config)
-    ids = federation.ids[: len(federation.clients)]
+    ids = simulated_federation(config).training_ids
     found = attackers(config, ids)
     return {"attacker": {i: int(i in found) for i in ids}}
 

@@ -112,7 +112,7 @@ def planted_groups(spec: FederationSpec) -> list[int]:
     truth = federation.truth.get("group")
     if truth is None:
         raise InputError("oracle needs a scenario with planted groups; this federation declares none")
-    return [truth[c.id] for c in federation.clients]
+    return [truth[i] for i in federation.training_ids]
 
 
 def with_options(ref: str, options: dict[str, int | float | str]) -> str:

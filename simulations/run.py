@@ -52,7 +52,7 @@ def _simulate(
     clock = time.perf_counter()
     federation = simulated_federation(config)
     config.check(len(federation.clients))
-    Schedule(config).check({c.id for c in federation.clients})
+    Schedule(config).check({*federation.training_ids})
     truth = {**federation.truth, **planted_attackers(config)}
     record.timings["load"] = time.perf_counter() - clock
     clock, cpu = time.perf_counter(), time.process_time()

@@ -199,6 +199,11 @@ class Federation:
         """The ids of :attr:`everyone`, those that train first; no client is made for it."""
         return list(self.n_train)
 
+    @property
+    def training_ids(self) -> list[str]:
+        """The ids of the clients that train."""
+        return self.ids[: len(self.clients)]
+
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample, or (d,) of one node."""

@@ -110,12 +110,11 @@ def _on_trial(config: FederationConfig, client: str, data: str, place: Path) -> 
     about = kept.with_suffix(".json")
     if not about.exists():
         federation = simulated_federation(config)
-        found = {c.id: c for c in federation.everyone}.get(wanted)
-        if found is None:
+        if wanted not in federation.ids:
             raise InputError(f"data = {data!r}: {config.scenario} has no client {wanted!r}, but for example "
-                             f"{federation.clients[0].id!r}")
-        write_atomic(kept, client_bytes(found))
-        role = "train" if wanted in {c.id for c in federation.clients} else "unseen"
+                             f"{federation.ids[0]!r}")
+        write_atomic(kept, client_bytes(federation.everyone[federation.ids.index(wanted)]))
+        role = "train" if wanted in federation.training_ids else "unseen"
         write_atomic(about, json.dumps({"role": role, "n_classes": federation.n_classes}))
     held = json.loads(about.read_text())
     return Participant(config, read_client(kept), held["n_classes"], held["role"], home=place)

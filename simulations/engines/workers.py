@@ -194,11 +194,11 @@ def grid_of(config: FederationConfig, run_config: UserConfig) -> WorkersGrid:
     """The workers of a simulated federation; newcomers, who work when the others have done, are balanced apart."""
     federation = simulated_federation(config)
     count = n_workers(config, len(federation.clients))
-    pins = [pin for clients in (federation.clients, federation.unseen)
-            for pin in balanced([len(c.train) for c in clients], count)]
+    sizes, n = [*federation.n_train.values()], len(federation.clients)
+    pins = [pin for part in (sizes[:n], sizes[n:]) for pin in balanced(part, count)]
     nodes: list[UserConfig] = [{"partition-id": i, "num-partitions": len(pins)} for i in range(len(pins))]
     return WorkersGrid(partial(loaded_app, config.model_dump_json()), nodes, run_config, pins,
-                       names=[c.id for c in federation.everyone], threads=config.threads)
+                       names=federation.ids, threads=config.threads)
 
 
 def loaded_app(config: str) -> ClientApp:
