@@ -144,12 +144,11 @@ def guarded(
 
 def guarded_evidence(participants: Sequence[Participant], report: Report, trial: int) -> Report:
     """What a cohort of newcomers sends in place of ``report`` in one of its trials; see :meth:`Guard.evidence`."""
-    guards = [Guard(p) for p in participants]
-    for guard in guards:
-        guard.no_newcomers()
-    if not guards[0].alters(report):
+    first = Guard(participants[0])
+    first.no_newcomers()
+    if not first.alters(report):
         return report
-    return together([guard.evidence(report.of(i), trial) for i, guard in enumerate(guards)])
+    return together([Guard(p).evidence(report.of(i), trial) for i, p in enumerate(participants)])
 
 
 def _once(file: Path, round: int, most: int, make: Callable[[], Report]) -> Report:

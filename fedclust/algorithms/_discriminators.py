@@ -12,7 +12,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.nn.utils.rnn import pad_sequence
 
 from fedclust.algorithms.base import Delivery, Payload, Report, Reports, State, models, together, with_models
 from fedclust.models import Model, Params
@@ -163,11 +162,12 @@ class PairwiseDivergence(BaseModel):
 
     def _samples(self, cohort: Cohort) -> Tensor:
         """Inputs, y~ and a one (B, n_max, d + C + 1), stratified: any first part holds the classes in their shares."""
-        x = pad_sequence([(c.train.x if c.nodes is None else c.nodes[c.train.x]).flatten(1) for c in cohort.clients],
-                         batch_first=True).to(cohort.y.device)
+        each = [(c.train.x if c.nodes is None else c.nodes[c.train.x]).flatten(1) for c in cohort.clients]
+        x = each[0].new_zeros(*cohort.mask.shape, each[0].shape[1], device=cohort.mask.device)
+        x[cohort.mask] = torch.cat(each).to(x.device)
         if self.projection is not None and x.shape[2] > self.projection:
             matrix = torch.randn(x.shape[2], self.projection, generator=stream(cohort.seed, FAMILY, "projection"))
-            x = x @ matrix.to(x.device) / self.projection**0.5
+            x = x @ matrix.to(x.device).expand(len(x), -1, -1) / self.projection**0.5
         c = cohort.model.n_classes
         of_y = one_hot(cohort.y, c) * (c / max(c - 1, 1) ** 0.5)
         z = torch.cat((x, of_y, torch.ones_like(x[..., :1])), dim=2)
@@ -183,7 +183,7 @@ class PairwiseDivergence(BaseModel):
         """The networks (B, k, ...) after their steps, each on the first ``used`` (B, k) samples of ``z`` (B, n, D)."""
         b, k = used.shape
         if drawn is None:
-            z = z[:, : int(used.max())]
+            z = z[:, : z.shape[1] // 2]  # no network uses more, and how long it is must not depend on the neighbours
             weight = (torch.arange(z.shape[1], device=z.device) < used[..., None]) / used.clamp_min(1)[..., None]
             for _ in range(self.local_steps):
                 params = self._step(params, z, side, weight)

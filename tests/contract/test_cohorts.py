@@ -208,4 +208,4 @@ def test_without_noise_the_report_is_not_touched(tmp_path):
     assert not torch.equal(found.arrays["labels"][0], found.arrays["labels"][1])
     loud = settings(privacy=Privacy(clip=0.5, noise_multiplier=2.0))
     with pytest.raises(InputError, match="newcomer"):
-        guarded_evidence([people[0], Participant(loud, people[1].data, 4, home=tmp_path)], report, 0)
+        guarded_evidence([Participant(loud, p.data, 4, home=tmp_path) for p in people], Report(), 0)

@@ -190,7 +190,7 @@ def test_adam_moves_every_parameter_by_its_step_size_at_first():
 def test_held_out_samples_never_train_and_are_stratified():
     loop, settings = Loop(fedcollab(), clients(2, size=80)), PairwiseDivergence()
     z = settings._samples(loop.cohort(0))
-    y = z[0, :, 6:10].argmax(1)
+    y = z[0, :80, 6:10].argmax(1)
     half = y[:40].bincount(minlength=4), y.bincount(minlength=4)
     assert ((half[0] - half[1] / 2).abs() <= 1).all()
     assert sorted(y.tolist()) == sorted(loop.clients[0].train.y.tolist())
