@@ -1,4 +1,9 @@
-"""Flower's own simulation: `flwr run` of simulations/flower_app on a private SuperLink, the clients in Ray actors."""
+"""Flower's own simulation: `flwr run` of simulations/flower_app on a private SuperLink, the clients in Ray actors.
+
+Ray is started for the run and ended with it, unless the environment variable ``RAY_ADDRESS`` names a cluster: the
+clients then run on the processors of all its machines, and the cluster stays as it was. Flower has no setting for this;
+Ray itself reads the variable in the process that Flower starts.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedclust.config import FederationConfig
+from fedclust.flwr_compat import environment
 from fedclust.participant import simulated_federation
-from fedclust.processes import end, terminable, variables
+from fedclust.processes import end, program, terminable, variables
 from fedclust.rounds import RunStopped
 from fedclust.state import Checkpoint, FederationResult
 from graphclust.graph import InputError
@@ -27,6 +33,8 @@ from graphclust.monitor import Monitor, Silent
 APP = Path(__file__).parents[1] / "flower_app"
 START = 120.0
 """Seconds that the SuperLink may take to answer."""
+ANSWER = 20.0
+"""Seconds that the head of a Ray cluster may take to answer."""
 TAIL = 40
 """Lines of Flower's log that an error shows."""
 
@@ -54,7 +62,8 @@ def simulate_all(
     Raises
     ------
     InputError
-        Ray is not installed; configs with unlike numbers of clients; what does not fit together.
+        Ray is not installed; configs with unlike numbers of clients; a cluster that does not answer; what does not fit
+        together.
     RunStopped
         Too few usable replies; or Flower ended without a result, with the end of its log.
     """
@@ -66,10 +75,9 @@ def simulate_all(
         raise InputError(f"the configs have {sizes} clients; one Flower run has one number of nodes: run them apart")
     with private_home() as home:
         (home / "out").mkdir()
-        (home / "config.json").write_text("[" + ",".join(c.model_dump_json() for c in configs) + "]")
-        settings: dict[str, str | int] = {
-            "config": str(home / "config.json"), "clients": sizes[0], "folder": str(home / "out"),
-        }
+        # the text, not a file: clients may be on other machines
+        text = "[" + ",".join(c.model_dump_json() for c in configs) + "]"
+        settings: dict[str, str | int] = {"config": text, "clients": sizes[0], "folder": str(home / "out")}
         watch, threads = _Watch(home / "out", configs, monitor or Silent()), max(c.threads for c in configs)
         log = flwr_run(APP, home, settings, nodes=sizes[0], cpus=cpus, threads=threads, look=watch.look)
         return _results(home / "out", len(configs), log)
@@ -105,11 +113,57 @@ def flwr_run(
     Returns
     -------
     the end of Flower's log; Flower's exit code does not tell whether the app ran to its end
+
+    Raises
+    ------
+    InputError
+        A cluster that does not answer, or ``cpus`` of a cluster.
+    RunStopped
+        The SuperLink does not start.
     """
+    federation = f"num-supernodes={nodes} {_resources(cluster(), cpus, threads)}"
     env = _variables(home, threads)
     with _superlink(home, env) as address:
-        _run(app, home, env, address, settings, nodes, cpus, look)
+        _run(app, home, env, address, settings, federation, look)
     return _tail(home)
+
+
+def cluster() -> str | None:
+    """HOST:PORT of the Ray cluster that ``RAY_ADDRESS`` names; None: there is none, Ray is started for the run.
+
+    Raises
+    ------
+    InputError
+        Something else than HOST:PORT, or nothing answers there.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local"):
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(f"RAY_ADDRESS = {address}: give HOST:PORT, the address that `ray start --head` prints for "
+                         "other nodes, and run on a machine of the cluster; or unset it, to run on this machine alone")
+    try:
+        # Ray tries for most of a minute where nothing listens, and Flower for minutes where something else does
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        subprocess.run([program("ray"), "status", "--address", address], check=True, capture_output=True,
+                       timeout=ANSWER, env={**os.environ, **environment()})
+    except (OSError, subprocess.SubprocessError) as e:
+        why = "nothing answers there" if isinstance(e, OSError) else "what answers there is no head of a Ray cluster"
+        raise InputError(f"RAY_ADDRESS = {address}: {why} ({e}); start one with `ray start --head --port {port}`, or "
+                         "unset RAY_ADDRESS, to run on this machine alone") from e
+    return address
+
+
+def _resources(address: str | None, cpus: int | None, threads: int) -> str:
+    """Flower's words for the processors of an actor, and of Ray where it is started for the run."""
+    if address is None:
+        return "client-resources-num-cpus=1" + (f" init-args-num-cpus={cpus}" if cpus is not None else "")
+    if cpus is not None:
+        raise InputError(f"cpus = {cpus}: the cluster at RAY_ADDRESS = {address} has the processors that each "
+                         "`ray start --num-cpus` gave it; leave cpus out")
+    # OMP_NUM_THREADS does not travel; Ray sets it to what an actor takes
+    return f"client-resources-num-cpus={threads}"
 
 
 def _variables(home: Path, threads: int) -> dict[str, str]:
@@ -145,16 +199,13 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def _run(app: Path, home: Path, env: dict[str, str], address: str, settings: Mapping[str, str | int], nodes: int,
-         cpus: int | None, look: Callable[[], None]) -> None:
+def _run(app: Path, home: Path, env: dict[str, str], address: str, settings: Mapping[str, str | int],
+         federation: str, look: Callable[[], None]) -> None:
     """`flwr run`, watched until it ends."""
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "{address}"\ninsecure = true\n')
     # a JSON string or number is a TOML one
     (home / "run.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
-    federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
-    if cpus is not None:
-        federation += f" init-args-num-cpus={cpus}"
     command = ["flwr", "run", str(app), "own", "--stream", "--federation-config", federation,
                "--run-config", str(home / "run.toml")]
     with (home / "run.log").open("w") as log:

@@ -46,6 +46,20 @@ def left_behind():
     return folders | processes
 
 
+def assert_same(through_ray, here):
+    """Two results of one config, up to the order of additions."""
+    assert through_ray.ids == here.ids and through_ray.traffic == here.traffic
+    assert through_ray.state.keys() == here.state.keys()
+    for key, t in here.state.items():
+        assert torch.allclose(through_ray.state[key].double(), t.double(), atol=1e-6, equal_nan=True), key
+    assert through_ray.embeddings.keys() == here.embeddings.keys()
+    for client, z in here.embeddings.items():
+        assert torch.allclose(through_ray.embeddings[client], z, atol=1e-5)
+    for a, b in ((through_ray.clients, here.clients), (through_ray.unseen, here.unseen)):
+        assert [r["accuracy"] for r in a] == pytest.approx([r["accuracy"] for r in b])
+    assert [r["participants"] for r in through_ray.history.rounds] == [r["participants"] for r in here.history.rounds]
+
+
 @pytest.fixture(scope="module")
 def runs():
     """Every algorithm in one `flwr run`: one start of Ray serves them all."""
@@ -67,17 +81,7 @@ def runs():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_two_engines_give_the_same_result(runs, name):
-    through_ray, here = runs[0][name], get_engine("inprocess")(config(name))
-    assert through_ray.ids == here.ids and through_ray.traffic == here.traffic
-    assert through_ray.state.keys() == here.state.keys()
-    for key, t in here.state.items():
-        assert torch.allclose(through_ray.state[key].double(), t.double(), atol=1e-6, equal_nan=True), key
-    assert through_ray.embeddings.keys() == here.embeddings.keys()
-    for client, z in here.embeddings.items():
-        assert torch.allclose(through_ray.embeddings[client], z, atol=1e-5)
-    for a, b in ((through_ray.clients, here.clients), (through_ray.unseen, here.unseen)):
-        assert [r["accuracy"] for r in a] == pytest.approx([r["accuracy"] for r in b])
-    assert [r["participants"] for r in through_ray.history.rounds] == [r["participants"] for r in here.history.rounds]
+    assert_same(runs[0][name], get_engine("inprocess")(config(name)))
 
 
 @pytest.mark.slow
