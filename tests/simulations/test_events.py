@@ -113,6 +113,7 @@ def test_a_trace_may_come_from_elsewhere(tmp_path):
      "line 4: client 'c0' has straggler in round 4, and dropout by line 2"),
     (["c0,5,6,straggler", "c0,7,9,straggler", "c0,0,3,dropout", "c0,2,5,dropout"],
      "line 5: client 'c0' has dropout in round 5, and straggler by line 2"),
+    (["c0,0,9,dropout", "c0,1,2,dropout", "c0,5,6,straggler"], "line 4: client 'c0' has straggler in round 5"),
 ])
 def test_what_is_wrong_in_a_trace_is_named_with_its_line(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
@@ -136,7 +137,14 @@ def test_the_content_of_a_trace_decides_the_run_and_not_its_path(tmp_path):
     assert one.events.trace != same.events.trace and one.fingerprint() == same.fingerprint()
     assert len({one.fingerprint(), other.fingerprint(), tiny(events={"dropout": 0.1}).fingerprint(),
                 tiny().fingerprint()}) == 4
-    assert tiny(events={}).fingerprint() == tiny().fingerprint()
+
+
+def test_without_events_a_run_keeps_the_name_it_had_before_there_were_any(tmp_path, monkeypatch):
+    plain, traced, hashed = tiny(), tiny(events={"trace": trace(tmp_path, "c01,0,3,dropout")}), []
+    monkeypatch.setattr("fedclust.config.json.dumps", lambda body, **_: hashed.append(body) or "")
+    plain.fingerprint(), traced.fingerprint()
+    assert "events" not in hashed[0]
+    assert hashed[1]["events"] == {"dropout": 0, "straggler": 0, "trace_hash": traced.events.trace_hash}
 
 
 def test_a_config_travels_without_its_trace_and_notices_another(tmp_path):
@@ -203,7 +211,7 @@ def test_every_algorithm_goes_on_as_it_does_by_hand(name):
     for node, held in zip(flower.grid.get_node_ids(), loop.memory, strict=False):
         for key, t in held.items():
             torch.testing.assert_close(memories[f"{node}/memory-0/{key}"], t, rtol=1e-5, atol=1e-6)
-    assert all(r["error"] is None or "no model" in r["error"] for r in result.clients), "evaluation has no events"
+    assert all(r["error"] is None or "no model" in r["error"] for r in result.clients)
     assert {r["error"] for r in result.unseen} == {None} and result.unseen_weights.shape[1] == n_groups(result.state)
 
 
@@ -224,12 +232,14 @@ def test_who_is_late_remembers_the_round_and_who_drops_out_does_not(tmp_path):
         assert torch.equal(t, expected), (node, key)
 
 
-def test_preparation_rounds_have_events_and_traces_do_not_reach_them(tmp_path):
+def test_preparation_rounds_have_events_traces_do_not_reach_them_and_evaluation_has_none(tmp_path):
     config = settings("fedcollab", settings=QUICK["fedcollab"], rounds=1, events={
         "straggler": 0.3, "trace": trace(tmp_path, "c00,0,99,dropout")})
-    rows = run(Flower(config)).history.rounds
+    result = run(Flower(config, unseen=concepts(N + 1)[N:]))
+    rows = result.history.rounds
     assert sum(LATE in row["failures"].values() for row in rows if row["round"] < 0) > 2
     assert [row["round"] for row in rows if row["failures"].get("c00") == DROPPED] == [0]
+    assert {r["error"] for r in [*result.clients, *result.unseen]} == {None}
 
 
 def test_how_many_are_asked_changes_nobodys_events():
