@@ -92,6 +92,8 @@ def conclude(
     for r in rounds:
         for client in r.get("suspects", {}):
             record.suspects.setdefault(client, []).append(r["round"])
-    record.privacy = ledger(record.config, result.weights.tolist(), deployed=deployed)
+    # only noised updates ask for the weights: as lists they take eight times their memory
+    weights = result.weights.tolist() if record.config.privacy.clip is not None else []
+    record.privacy = ledger(record.config, weights, deployed=deployed)
     record.excluded = excluded(rounds, len(result.ids), record.config.robust)
     record.metrics = {**evaluate(tables.honest), **poisoning(tables, {*record.suspects, *record.excluded})}

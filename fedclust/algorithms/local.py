@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedclust.algorithms._groups import assigned
 from fedclust.algorithms.base import (
     Delivery,
     FederatedAlgorithm,
@@ -17,6 +16,7 @@ from fedclust.algorithms.base import (
     State,
     initial_models,
     n_groups,
+    one_hot,
     with_models,
 )
 from fedclust.models import Model, Params
@@ -27,8 +27,8 @@ class Local(FederatedAlgorithm):
     """theta_i <- SGD from theta_i on the client's own samples: the baseline without a federation.
 
     A client is sent the common initial model once and keeps its own in its memory; nothing else travels. Every client
-    is a group of its own: the weights are the identity. A client that was never drawn has no model, no group and no
-    result.
+    is a group of its own, numbered in the order in which they begin: with all from the start the weights are the
+    identity. A client that was never drawn has no model, no group and no result.
     """
 
     source: ClassVar[str] = "the local baseline of Bao et al., ICML 2023, arXiv 2306.06508, section 5"
@@ -36,12 +36,11 @@ class Local(FederatedAlgorithm):
 
     def start(self, n_samples: Tensor, model: Model, seed: int) -> State:
         """The initial model, which nobody has yet."""
-        n = len(n_samples)
-        return with_models({}, initial_models(model, seed, 1), weights=torch.full((n, n), torch.nan))
+        return with_models({}, initial_models(model, seed, 1), weights=torch.zeros(len(n_samples), 0))
 
     def payload(self, state: State, client: int) -> Payload:
         """The initial model until the client has answered once; after that nothing."""
-        return Payload([0] if state["weights"][client].isnan().any() else [])
+        return Payload([] if state["weights"][client].sum() > 0 else [0])
 
     def evaluation(self, state: State, client: int) -> Payload | None:
         """Nothing is sent: the client evaluates its own model, if it has one."""
@@ -60,8 +59,13 @@ class Local(FederatedAlgorithm):
         return own, next(iter(own.values())).new_ones(len(cohort), 1)
 
     def update(self, state: State, reports: Reports) -> State:
-        """Note who has begun."""
-        return {**state, "weights": assigned(state, reports.clients, reports.clients)}
+        """Note who has begun: a column for each of them, and none for the others, who may be many."""
+        begun = state["weights"].sum(1) > 0
+        new, k = reports.clients[~begun[reports.clients]], state["weights"].shape[1]
+        weights = torch.nn.functional.pad(state["weights"], (0, len(new)))
+        weights[~begun] = torch.nan
+        weights[new] = one_hot(k + torch.arange(len(new)), k + len(new))
+        return {**state, "weights": weights}
 
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Nothing to find: no trained model is on the server."""

@@ -179,8 +179,9 @@ def vary(x: np.ndarray, bootstrap: Bootstrap | None, rng: np.random.Generator) -
     """Move and add noise to drawn samples; vectors are not moved, images are clipped to [0, 1]."""
     if bootstrap is None:
         return x
-    if x.ndim != 4:
-        return (x + rng.normal(0, bootstrap.noise, x.shape)).astype(np.float32)
-    if bootstrap.pixel_shift:
+    images = x.ndim == 4
+    if images and bootstrap.pixel_shift:
         x = translate(x, bootstrap.pixel_shift, rng, vertical=bootstrap.axes == "both")
-    return np.clip(x + rng.normal(0, bootstrap.noise, x.shape), 0, 1).astype(np.float32)
+    varied = rng.normal(0, bootstrap.noise, x.shape)
+    varied += x
+    return (np.clip(varied, 0, 1, out=varied) if images else varied).astype(np.float32)

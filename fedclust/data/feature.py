@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import model_validator
 
 from fedclust.data.deal import Deal
@@ -67,7 +68,7 @@ def corrupt(x: np.ndarray, corruption: Corruption, rng: np.random.Generator) -> 
         Blur or rotation of samples that are no images.
     """
     check_shape(corruption, x.shape[1:])
-    changed = _KINDS[corruption.kind](x, corruption.amount, rng).astype(np.float32)
+    changed = _KINDS[corruption.kind](x, corruption.amount, rng).astype(np.float32, copy=False)
     return np.clip(changed, 0, 1) if x.ndim == 4 else changed
 
 
@@ -87,10 +88,9 @@ def translate(x: np.ndarray, most: int, rng: np.random.Generator, *, vertical: b
     """
     n, _, h, w = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (most, most), (most, most)))
-    right = rng.integers(0, 2 * most + 1, (n, 1, 1))
-    down = rng.integers(0, 2 * most + 1, (n, 1, 1)) if vertical else np.full((n, 1, 1), most)
-    rows, columns = down + np.arange(h)[:, None], right + np.arange(w)
-    return padded[np.arange(n)[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
+    right = rng.integers(0, 2 * most + 1, (n, 1, 1))[:, 0, 0]
+    down = rng.integers(0, 2 * most + 1, (n, 1, 1))[:, 0, 0] if vertical else np.full(n, most)
+    return sliding_window_view(padded, (h, w), axis=(2, 3))[np.arange(n), :, down, right]
 
 
 def _contrast(x: np.ndarray, amount: float, _: np.random.Generator) -> np.ndarray:
