@@ -51,7 +51,7 @@ def test_weights_stay_with_the_client_and_are_reported():
 
 def test_a_weight_of_zero_comes_back():
     cohort = Loop(make_algorithm("fedrc", {"restarts": 1}, TRAINING), concepts(1)).cohort(0)
-    costs = torch.tensor([5.0, 0.0])[None, :, None].expand(1, 2, 20)
+    costs = torch.tensor([5.0, 0.0])[None, :, None].expand(1, 2, cohort.mask.shape[1])
     omega, seen = torch.tensor([[1.0, 0.0]]), []
     for _ in range(30):
         gamma, omega = e_step(cohort, costs, omega)
@@ -102,7 +102,7 @@ def test_newcomers_repeat_the_e_step_until_it_settles():
     state, algorithm = loop.state, loop.algorithm
     found = loop.newcomer(client).double()
     losses = Loop(algorithm, [client]).cohort(0).losses({k: t[None] for k, t in models(state).items()})[0].double()
-    ratio = torch.exp(-losses) / state["class_weights"].double()[:, client.train.y]
+    ratio = torch.exp(-losses[:, : len(client.train)]) / state["class_weights"].double()[:, client.train.y]
     omega = torch.full((2,), 0.5, dtype=torch.double)
     for _ in range(500):
         joint = omega[:, None] * ratio
