@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from fedclust.data.client import ClientData, Federation
+from fedclust.data.client import ClientData, Federation, Kept, OnDemand
 from fedclust.data.spec import FederationSpec
 from fedclust.data.stored import SPLITS, client_bytes, read_client
 from graphclust.atomic import write_atomic
@@ -90,7 +90,7 @@ def save(federation: Federation, spec: FederationSpec, folder: Path) -> None:
 
 
 def load(folder: Path) -> tuple[Federation, FederationSpec]:
-    """What :func:`save` wrote: the stored samples, not built anew.
+    """What :func:`save` wrote: the stored samples, not built anew, each client's read when it is asked for.
 
     Raises
     ------
@@ -102,15 +102,20 @@ def load(folder: Path) -> tuple[Federation, FederationSpec]:
         raise InputError(f"{folder} holds no saved federation; `fedclust partition SCENARIO --out FOLDER` writes one")
     spec = read_model(folder / _SPEC, FederationSpec)
     rows = pd.read_csv(folder / _TABLE, dtype={"client": str, "classes": str})
-    held = {i: read_client(folder / _CLIENTS / f"{i}.npz") for i in rows["client"]}
+    n_classes = len(rows["classes"].iloc[0].split())
+    kept = Kept(lambda i: read_client(folder / _CLIENTS / f"{i}.npz"), n_classes)
     clients, unseen = (
-        tuple(held[i] for i in rows["client"][rows["role"] == role]) for role in ("train", "unseen")
+        OnDemand(dict(zip(part["client"], part["train"].tolist(), strict=True)), kept)
+        for part in (rows[rows["role"] == role] for role in ("train", "unseen"))
     )
     truth = {
         column.removeprefix("true_"): {i: int(v) for i, v in zip(rows["client"], rows[column], strict=True)}
         for column in rows.columns if column.startswith("true_")
     }
-    return Federation(clients, unseen, len(rows["classes"].iloc[0].split()), truth), spec
+    federation = Federation(clients, unseen, n_classes, truth)
+    for _ in federation.everyone:
+        pass  # each is read once now, so that a broken file is named before any work
+    return federation, spec
 
 
 def draw(federation: Federation) -> Figure:

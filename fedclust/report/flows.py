@@ -13,6 +13,8 @@ from graphclust.runs.drawing import INK, PALETTE, STYLE, Picture, confusion, gri
 from graphclust.runs.flows import river
 
 MOMENTS = 8
+PAIRED = 1000
+"""Clients in a picture of all pairs: more would be thinner than its pixels."""
 READ_RIVER = (
     "First seed. Each column is a moment, each block of it a group (its number inside), as high as it has clients; a "
     "stream is the clients that go from one group to the next, coloured by their {colour}. Few crossings: the groups "
@@ -26,7 +28,8 @@ READ_CONFUSION = (
 READ_SIMILARITY = (
     "First seed, clients ordered by found group and within it by true group; the strip on the left is the true group. "
     "Shade: similarity of two clients, as the algorithm computed it, or else the cosine of their group weights. Lines "
-    "part the groups. Dark squares outside the diagonal blocks are clients that the partition holds apart."
+    "part the groups. Dark squares outside the diagonal blocks are clients that the partition holds apart. Of more than "
+    f"{PAIRED:,} clients so many are shown, drawn at random."
 )
 
 

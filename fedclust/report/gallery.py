@@ -123,13 +123,18 @@ def _flows(runs: dict[str, Outcome]) -> list[Picture]:
     }
     if any(held.values()):
         out.append(flows.confusions(held))
-    out.append(flows.similarities({m: (_similarity(o), o.found) for m, o in runs.items()}, truth))
+    n = len(next(iter(runs.values())).found)
+    shown = np.sort(np.random.default_rng(0).permutation(n)[: flows.PAIRED])
+    out.append(flows.similarities({m: (_similarity(o, shown), o.found[shown]) for m, o in runs.items()},
+                                  None if truth is None else truth[shown]))
     return out
 
 
-def _similarity(o: Outcome) -> np.ndarray:
+def _similarity(o: Outcome, shown: np.ndarray) -> np.ndarray:
     """As the algorithm computed it, or the cosine of the clients' weights (hard groups: 1 inside, 0 outside)."""
-    return o.similarity if o.similarity is not None else cosine_similarity(np.nan_to_num(o.weights))
+    if o.similarity is not None:
+        return o.similarity[np.ix_(shown, shown)]
+    return cosine_similarity(np.nan_to_num(o.weights[shown]))
 
 
 def _traffic(rows: dict[str, list[Run]], colour: dict[str, int]) -> Picture:

@@ -81,6 +81,15 @@ def test_groups_are_drawn_only_where_there_are_several(drawn):
     assert np.array_equal(found, FOUND["ifca"]) and np.array_equal(similarity, found[:, None] == found)
 
 
+def test_pairs_of_very_many_clients_are_those_of_some_at_random(drawn, monkeypatch):
+    monkeypatch.setattr(flows, "PAIRED", 5)
+    panels, truth = drawn("fedrc", "ifca")["similarities"]
+    similarity, found = panels["ifca"]
+    shown = np.sort(np.random.default_rng(0).permutation(N)[:5])
+    assert np.array_equal(found, FOUND["ifca"][shown]) and np.array_equal(truth, CONCEPT[shown])
+    assert np.array_equal(similarity, found[:, None] == found)
+
+
 def test_the_true_groups_go_by_their_most_telling_name():
     outcome = made("fedrc")
     assert gallery._true_groups(outcome)[0] == "concept"
