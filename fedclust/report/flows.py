@@ -28,8 +28,8 @@ READ_CONFUSION = (
 READ_SIMILARITY = (
     "First seed, clients ordered by found group and within it by true group; the strip on the left is the true group. "
     "Shade: similarity of two clients, as the algorithm computed it, or else the cosine of their group weights. Lines "
-    "part the groups. Dark squares outside the diagonal blocks are clients that the partition holds apart. Of more than "
-    f"{PAIRED:,} clients so many are shown, drawn at random."
+    "part the groups. Dark squares outside the diagonal blocks are clients that the partition holds apart. Of more "
+    f"than {PAIRED:,} clients so many are shown, drawn at random."
 )
 
 
