@@ -19,7 +19,7 @@ from fedclust.messages import delivery, n_models, report_contents, settings_of
 from fedclust.participant import Participant
 from fedclust.records import TensorRecord, signature
 from fedclust.run_config import versions
-from fedclust.task import Cohort
+from fedclust.task import Cohort, padded_length
 
 
 @dataclass
@@ -37,7 +37,9 @@ def alike(message_type: str, asked: Asked) -> Hashable:
     said = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in settings_of(asked.content).items())
     memory = tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
     me = asked.me
-    return message_type, id(me.config), id(me.algorithm), me.role, said, n_models(asked.content), arrays, memory
+    lengths = [padded_length(len(of)) for of in (me.data.train, me.data.test, me.data.validation)]
+    return (message_type, id(me.config), id(me.algorithm), me.role, said, n_models(asked.content), arrays, memory,
+            *(lengths if me.model.has_gradient else ()))
 
 
 def hello(me: Participant) -> ConfigRecord:
@@ -49,13 +51,13 @@ def hello(me: Participant) -> ConfigRecord:
 def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     """One round, with the evaluation before and after; ``cohort.memory`` is then what the clients remember."""
     me, settings = asked[0].me, settings_of(asked[0].content)
-    given = delivery([a.content for a in asked])
+    given = _given(asked, cohort)
     measured = bool(settings["evaluate"]) and given.phase == "train" and Guard(me).measures
     values = _before(me, cohort, given) if measured else {}
     report = me.algorithm.local_step(cohort, given)
     if measured:
         values |= _after(me, cohort, report)
-    report = guarded([a.me for a in asked], report, given, cohort.round, str(settings.get("federation", "")))
+    report = guarded([a.me for a in asked], _here(report), given, cohort.round, str(settings.get("federation", "")))
     contents = report_contents(report, len(asked))
     for a, content, row in zip(asked, contents, _rows(values, len(asked)), strict=True):
         content["metrics"] = MetricRecord({"n": Guard(a.me).n_train, **row})
@@ -65,24 +67,24 @@ def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
 def evaluate(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     """How the clients fare with what was delivered, and with which weights."""
     me, b = asked[0].me, len(asked)
-    models, weights = me.algorithm.local_predictor(cohort, delivery([a.content for a in asked]))
+    models, weights = me.algorithm.local_predictor(cohort, _given(asked, cohort))
     values = cohort.evaluate(models, weights, hard=me.algorithm.hard) if Guard(me).measures else {}
     contents = []
     for i, row in enumerate(_rows(values, b)):
-        arrays = {} if Guard(me).noises else {"weights": weights[i]}
+        arrays = {} if Guard(me).noises else {"weights": weights[i].cpu()}
         if me.model.clusters:  # clusters are found among the nodes of all clients
-            arrays["embedding"] = cohort.embedding(i, {name: t[i] for name, t in models.items()}, weights[i])
+            arrays["embedding"] = cohort.embedding(i, {name: t[i] for name, t in models.items()}, weights[i]).cpu()
         contents.append(RecordDict({"arrays": TensorRecord(arrays), "metrics": MetricRecord(dict(row))}))
     return contents
 
 
 def evidence(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     """What newcomers find out from a few labelled samples, in every trial."""
-    algorithm, given = asked[0].me.algorithm, delivery([a.content for a in asked])
+    algorithm, given = asked[0].me.algorithm, _given(asked, cohort)
     contents = [RecordDict() for _ in asked]
     for j, (m, draw) in enumerate(_trials(asked)):
         found = algorithm.local_evidence(_with_shots(asked, cohort, m, draw), given)
-        found = guarded_evidence([a.me for a in asked], found, j)
+        found = guarded_evidence([a.me for a in asked], _here(found), j)
         for content, own in zip(contents, report_contents(found, len(asked), prefix=f"{j}-"), strict=True):
             content.update(own)
     return contents
@@ -90,7 +92,7 @@ def evidence(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
 
 def assigned(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     """How newcomers fare under the weights (R, k) that they were assigned, one row a trial."""
-    algorithm, given = asked[0].me.algorithm, delivery([a.content for a in asked])
+    algorithm, given = asked[0].me.algorithm, _given(asked, cohort)
     for a in asked:
         Guard(a.me).no_newcomers()
     each = []
@@ -108,6 +110,20 @@ ANSWERS = {"train": train, "evaluate": evaluate, "query.evidence": evidence, "ev
 """By type of the message."""
 
 
+def _given(asked: Sequence[Asked], cohort: Cohort) -> Delivery:
+    """What the cohort was sent, where it computes."""
+    given = delivery([a.content for a in asked])
+    if cohort.device.type != "cpu":
+        given.models, given.arrays = ({name: t.to(cohort.device) for name, t in of.items()}
+                                      for of in (given.models, given.arrays))
+    return given
+
+
+def _here(report: Report) -> Report:
+    """The report where servers compute."""
+    return Report(*({name: t.cpu() for name, t in of.items()} for of in (report.models, report.arrays)))
+
+
 def _trials(asked: Sequence[Asked]) -> list[tuple[int, int]]:
     """(shots, draw) of every trial of these newcomers."""
     said = settings_of(asked[0].content)
@@ -116,7 +132,8 @@ def _trials(asked: Sequence[Asked]) -> list[tuple[int, int]]:
 
 def _with_shots(asked: Sequence[Asked], cohort: Cohort, m: int, draw: int) -> Cohort:
     """The cohort with ``m`` labelled samples a client."""
-    return Cohort([a.me.with_shots(m, draw) for a in asked], cohort.model, seed=cohort.seed, round=cohort.round)
+    clients = [a.me.with_shots(m, draw) for a in asked]
+    return Cohort(clients, cohort.model, seed=cohort.seed, round=cohort.round, device=cohort.device)
 
 
 def _before(me: Participant, cohort: Cohort, given: Delivery) -> dict[str, Tensor]:
@@ -131,7 +148,7 @@ def _after(me: Participant, cohort: Cohort, report: Report) -> dict[str, Tensor]
     if not report.models:
         return {}
     b, k = next(iter(report.models.values())).shape[:2]
-    weights = report.arrays.get("weights", torch.full((b, k), 1 / k))
+    weights = report.arrays.get("weights", torch.full((b, k), 1 / k, device=cohort.device))
     measured = cohort.evaluate(report.models, weights, hard=me.algorithm.hard)
     return {f"after_{name}": t for name, t in measured.items()}
 

@@ -19,7 +19,7 @@ from fedclust.wire_privacy import Privacy
 from fedclust.wire_privacy import check as check_privacy
 from graphclust.graph import InputError
 
-Engine = Literal["inprocess", "workers", "ray"]
+Engine = Literal["auto", "inprocess", "batched", "workers", "ray"]
 
 
 class Attack(BaseModel):
@@ -77,6 +77,10 @@ class FederationConfig(BaseModel):
     """Of torch, in each process."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Processes of engine workers; None: as the processors allow. Does not decide the result."""
+    memory_mb: Annotated[int, Field(ge=1)] = 1024
+    """Megabytes, roughly, that clients side by side may take in engine batched. Decides no more than rounding."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where engine batched computes; auto: cuda where there is one. Decides no more than rounding."""
     label: str | None = None
     """The row's name in tables; does not decide the result."""
 
@@ -103,7 +107,8 @@ class FederationConfig(BaseModel):
         # at their defaults they decide nothing: what was run before there were such settings keeps its name
         idle = {name for name in ("robust", "attack", "events", "privacy")
                 if not getattr(self, name).model_dump(exclude_defaults=True)}
-        body = self.resolved().model_dump(mode="json", exclude={"label", "scenario", "timeout", "workers", *idle})
+        aside = {"label", "scenario", "timeout", "workers", "memory_mb", "device"}
+        body = self.resolved().model_dump(mode="json", exclude=aside | idle)
         if "events" in body:  # its content decides, not where it lies
             del body["events"]["trace"]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]

@@ -77,13 +77,16 @@ def _halves(index: Tensor, real: Tensor | None) -> tuple[Batch, Batch]:
     return (index, real & early), (index, real & ~early)
 
 
-def side_by_side(orders: Sequence[Sequence[Tensor]], size: int, copies: int, device: torch.device) -> Iterator[Batch]:
+def side_by_side(
+    orders: Sequence[Sequence[Tensor]], size: int, width: int, copies: int, device: torch.device
+) -> Iterator[Batch]:
     """Step by step the batches of many clients.
 
     Parameters
     ----------
     orders : of every client the permutations of its samples, one an epoch; clients with more steps first
     size : of a batch; the last of an epoch may be short
+    width : b, to which batches are padded
     copies : jobs of each client, which see the same batches
 
     Yields
@@ -94,13 +97,13 @@ def side_by_side(orders: Sequence[Sequence[Tensor]], size: int, copies: int, dev
     epochs, a_epoch = len(orders[0]), -(-n // size)
     flat = torch.cat([order for of in orders for order in of])
     begin = torch.cat([n.new_zeros(1), (n * epochs).cumsum(0)[:-1]])
-    within = torch.arange(min(size, int(n.max())))
+    within = torch.arange(width)
     left = (a_epoch * epochs).tolist()
     for step in range(left[0]):
         live = sum(total > step for total in left)
         epoch, at = step // a_epoch[:live], step % a_epoch[:live] * size
         position = at[:, None] + within
-        real = position < n[:live, None]
+        real = (position < n[:live, None]) & (within < size)
         index = flat[(begin[:live, None] + epoch[:, None] * n[:live, None] + position).clamp_max(len(flat) - 1)]
         index = index.where(real, 0)
         if copies > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
@@ -73,6 +74,23 @@ class Model:
         self._parameters = dict(self._module.named_parameters())
         self.names = tuple(self._parameters)
         self._one_hot = torch.eye(n_classes)
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Numbers in one model."""
+        return sum(p.numel() for p in self._parameters.values())
+
+    @cached_property
+    def n_outputs(self) -> int:
+        """Numbers that the layers put out for one sample or node."""
+        counted: list[int] = []
+        hooks = [m.register_forward_hook(lambda _, __, out: counted.append(out.numel()))
+                 for m in self._module.modules() if not list(m.children())]
+        with torch.no_grad():
+            self._module(torch.zeros(1, *self.input_shape), *([torch.ones(1, 1)] if self.config.name == "gcn" else []))
+        for hook in hooks:
+            hook.remove()
+        return sum(counted)
 
     @property
     def on_nodes(self) -> bool:

@@ -42,6 +42,8 @@ class FederationRecord(Record):
     """Clients whose updates disagreed with their group's, and the rounds after which they were suspected."""
     excluded: dict[str, str] = Field(default_factory=dict)
     """Clients that were not asked any more, and why."""
+    notes: list[str] = Field(default_factory=list)
+    """How the engine ran: which one was chosen and why, what it could not do side by side."""
     privacy: WireLedger | None = None
     """What noise at the clients promises, and what not; None without any."""
 
@@ -61,7 +63,8 @@ class FederationRecord(Record):
             "bytes_down": self.bytes_down, "seconds_per_round": self.seconds_per_round, "left_out": self.left_out,
             "timings": finite(self.timings), "peak_memory_mb": self.peak_memory_mb,
         }
-        row |= {"missing": self.missing, "suspects": self.suspects, "excluded": self.excluded}
+        row |= {"missing": self.missing, "suspects": self.suspects, "excluded": self.excluded,
+                "notes": self.notes}
         if self.privacy is not None:
             row["privacy"] = self.privacy.model_dump(mode="json")
         if self.error:
@@ -88,6 +91,7 @@ def conclude(
     record.rounds_done, record.seconds_per_round = len(training), fmean(r["seconds"] for r in training)
     record.bytes_up, record.bytes_down = (sum(r[key] for r in rounds) for key in ("bytes_up", "bytes_down"))
     record.left_out = sum(len(r["failures"]) for r in rounds)
+    record.notes = result.notes
     record.missing = result.history.missing()
     for r in rounds:
         for client in r.get("suspects", {}):

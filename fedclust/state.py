@@ -123,6 +123,7 @@ class FederationResult:
     embeddings : z (n_i, latent) of every client's nodes, by client id, where the task is to cluster them
     traffic : bytes up and down of {"rounds", "evaluation", "newcomers"}
     seconds : of the whole run
+    notes : what the engine has to say about how it ran
     """
 
     config: dict[str, Any]
@@ -137,6 +138,7 @@ class FederationResult:
     traffic: dict[str, dict[str, int]]
     seconds: float
     embeddings: dict[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write to one safetensors file, the numbers as JSON in its header."""
@@ -165,7 +167,7 @@ def mean(values: Tensor) -> float | None:
     return None if values.isnan().all() else float(values.nanmean())
 
 
-_PLAIN = ("config", "ids", "n_samples", "clients", "unseen", "traffic", "seconds")
+_PLAIN = ("config", "ids", "n_samples", "clients", "unseen", "traffic", "seconds", "notes")
 
 
 def _family(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import normalize
 
 from fedclust.aggregate import flatten
 from fedclust.algorithms.base import Payload, Reports, State, models
@@ -27,16 +27,20 @@ LEAST_GROUP = 4
 """In a group with fewer replies nobody is scored: there is no majority to disagree with."""
 LEAST_SPREAD = 0.1
 """Cosines closer together than this are alike, however much closer the others are."""
+EPSILON = 1e-12
 
 
 def agreements(updates: Tensor, groups: Tensor) -> Tensor:
     """cos(u_i, sum_{j in group of i, j != i} u_j / |u_j|) of updates (S, P) with groups (S,); NaN in small groups."""
-    unit, out = normalize(updates.double()), torch.full((len(updates),), torch.nan)
-    for k in groups.unique():
+    unit, out = normalize(updates), torch.full((len(updates),), torch.nan)
+    sizes = groups.bincount()
+    for k in (sizes >= LEAST_GROUP).nonzero()[:, 0]:
         members = (groups == k).nonzero()[:, 0]
-        if len(members) >= LEAST_GROUP:
-            own = unit[members]
-            out[members] = cosine_similarity(own, own.sum(0) - own).float()
+        own = unit if len(members) == len(unit) else unit[members]
+        total = own.sum(0)
+        # with s the sum over the group: <u_i, s - u_i> and |s - u_i|^2, in which <u_i, u_i> is 1, or 0 for no update
+        along, length, one = (own @ total).double(), (total @ total).double(), own.any(1).double()
+        out[members] = ((along - one) / (length - 2 * along + one).clamp_min(EPSILON).sqrt()).float()
     return out
 
 
@@ -57,21 +61,29 @@ def agreement_of(before: State, after: State, payloads: Sequence[Payload], repor
     rows, origin, place = [], [], []
     for s, (payload, group) in enumerate(zip(payloads, groups.tolist(), strict=True)):
         given = payload.groups
-        start = given[0] if len(given) == 1 else group
-        if payload.family == "model" and start in given and (sent == 1 or sent == len(given)):
+        first = given[0] if len(given) == 1 else group
+        if payload.family == "model" and first in given and (sent == 1 or sent == len(given)):
             rows.append(s)
-            origin.append(start)
-            place.append(given.index(start) if sent > 1 else 0)
+            origin.append(first)
+            place.append(given.index(first) if sent > 1 else 0)
     if not rows:
         return nothing
-    moved = {name: t[rows, place] - old[name][origin] for name, t in reports.models.items() if t.is_floating_point()}
+    moving = {name: t for name, t in reports.models.items() if t.is_floating_point()}
+    if len(rows) == len(payloads) and not any(place):
+        own = {name: t[:, 0] for name, t in moving.items()}
+    else:
+        own = {name: t[torch.tensor(rows), torch.tensor(place)] for name, t in moving.items()}
+    start = torch.tensor(origin)
+    moved = {name: t - (old[name][start] if start.any() else old[name][0]) for name, t in own.items()}
     return nothing.index_copy(0, torch.tensor(rows), agreements(flatten(moved), groups[rows]))
 
 
 def suspicion(table: Tensor) -> Tensor:
     """Modified z-scores (N,) of agreements (R, N): how far a client lies below the others; NaN: not judged yet."""
-    known = [column[~column.isnan()][-WINDOW:] for column in table.T]
-    means = torch.stack([own.mean() if len(own) >= LEAST_ROUNDS else own.new_tensor(torch.nan) for own in known])
+    known = ~table.isnan()
+    known &= known.flip(0).cumsum(0).flip(0) <= WINDOW
+    count = known.sum(0)
+    means = torch.where(count >= LEAST_ROUNDS, table.where(known, 0).sum(0) / count, torch.nan)
     middle = means.nanmedian()
     spread = 1.4826 * (means - middle).abs().nanmedian()
     return (middle - means) / spread.clamp_min(LEAST_SPREAD)
@@ -82,7 +94,8 @@ def suspects(table: Tensor, ids: Sequence[str], robust: Robust) -> dict[str, flo
     if not len(table):
         return {}
     z = torch.where(table[-1].isnan(), torch.nan, suspicion(table))
-    return {ids[i]: round(float(z[i]), 2) for i in z.nan_to_num(0).argsort(descending=True) if z[i] > robust.alarm}
+    order = z.nan_to_num(0).argsort(descending=True)
+    return {ids[i]: round(float(z[i]), 2) for i in order[z[order] > robust.alarm].tolist()}
 
 
 def excluded(rounds: Sequence[Mapping[str, Any]], n_clients: int, robust: Robust) -> dict[str, str]:
@@ -91,7 +104,7 @@ def excluded(rounds: Sequence[Mapping[str, Any]], n_clients: int, robust: Robust
     Of the suspects at most ``share`` of all clients, those that were suspected first.
     """
     tried = Counter(client for row in rounds for client in row.get("unusable", []))
-    worked = {client for row in rounds for client in row.get("participants", [])}
+    worked = {client for row in rounds for client in row.get("participants", [])} if tried else set()
     out = {client: f"none of its {n} replies could be used" for client, n in sorted(tried.items())
            if n >= robust.unusable_rounds and client not in worked}
     if robust.exclude:

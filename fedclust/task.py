@@ -39,10 +39,21 @@ def stream(seed: int, *keys: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
 
 
+def padded_length(n: int) -> int:
+    """n rounded up to 32, 48, 64, 96, 128, 192, ...: few lengths, which clients of like size share."""
+    if n <= 32:
+        return 32 if n else 0
+    power = 1 << (n - 1).bit_length()
+    return power * 3 // 4 if n <= power * 3 // 4 else power
+
+
 class Cohort:
     """B >= 1 clients side by side, their data padded to the largest.
 
-    A cohort of one computes with autograd, or with the gradient written out; one of many as stacked tensors.
+    A cohort of one computes with autograd, or with the gradient written out; one of many as stacked tensors. How a
+    matrix product is rounded depends on its shape, and a difference in the last digit may decide on which side of a
+    kink a unit lies. So where the gradient is written out, one client's data are padded as those of many are, to
+    :func:`padded_length`: among clients of the same lengths each gets, bit for bit, what it gets by itself.
 
     A client's batches and randomness depend on its id and the round alone, never on its neighbours in the cohort.
 
@@ -80,9 +91,17 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.clients)
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the samples that are stacked."""
+        return sum(of.x.nbytes + of.y.nbytes for of in self._splits.values())
+
     def _stacked(self, split: str) -> _Stacked:
         if split not in self._splits:
-            self._splits[split] = _Stacked([getattr(c, split) for c in self.clients], self.device)
+            samples = [getattr(c, split) for c in self.clients]
+            n = max(len(s) for s in samples)
+            length = padded_length(n) if self.model.has_gradient else n
+            self._splits[split] = _Stacked(samples, length, self.device)
         return self._splits[split]
 
     @cached_property
@@ -135,7 +154,7 @@ class Cohort:
         """
         rule = Rule(training.lr, training.weight_decay, prox, inner_lr, training.optimiser == "adam")
         orders = [self._orders(i, training, key) for i in range(len(self))]
-        if len(self) == 1:
+        if len(self) == 1 and not self.model.has_gradient:
             return self._train_one(params, orders[0], training.batch_size, sample_weight, rule)
         return self._train_many(params, orders, training.batch_size, sample_weight, rule)
 
@@ -145,12 +164,9 @@ class Cohort:
         return [torch.randperm(len(self.clients[i].train), generator=generator) for _ in range(training.epochs)]
 
     def _train_one(self, params: Params, orders: list[Tensor], size: int, weight: Tensor | None, rule: Rule) -> Params:
-        """The models of a client one after the other, or at once where the gradient is written out."""
+        """The models of a client one after the other."""
         batches = [(batch.to(self.device), None) for order in orders for batch in order.split(size)]
         own = None if weight is None else weight[0]
-        if self.model.has_gradient:
-            done = descend({name: p[0] for name, p in params.items()}, batches, self._gradient(own), rule)
-            return {name: p[None] for name, p in done.items()}
         each = [
             descend({name: p[0, j] for name, p in params.items()}, batches,
                     self._gradient(None if own is None else own[j]), rule)
@@ -171,7 +187,7 @@ class Cohort:
         jobs = {name: (p if sorted_already else p[sort.to(self.device)]).flatten(0, 1) for name, p in params.items()}
         if weight is not None:
             weight = (weight if sorted_already else weight[sort.to(self.device)]).flatten(0, 1)
-        batches = side_by_side([orders[i] for i in sort.tolist()], size, k, self.device)
+        batches = side_by_side([orders[i] for i in sort.tolist()], size, min(size, self.y.shape[1]), k, self.device)
         done = descend(jobs, batches, self._gradients(clients, weight), rule)
         out = {name: p.unflatten(0, (b, k)) for name, p in done.items()}
         return out if sorted_already else {name: p[back] for name, p in out.items()}
@@ -182,18 +198,18 @@ class Cohort:
         return weight @ sample_losses(self.model, params, x, y, at, adjacency)
 
     def _gradient(self, weight: Tensor | None) -> Gradient:
-        """Gradient on a batch of the only client: of one model, or of several where the gradient is written out."""
-        x, y, at, adjacency = (None if of is None else of[0] for of in self._inputs("train"))
+        """Gradient of one model on a batch of the only client."""
+        x, y, *on_nodes = self._inputs("train")
+        x, y = x[0], y[0]
+        at, adjacency = (None if of is None else of[0] for of in on_nodes)
 
         def gradient(params: Params, index: Tensor, real: Tensor | None) -> Params:
             w = y.new_full(index.shape, 1 / max(len(index), 1), dtype=torch.float32)
             if weight is not None:
-                w = w * weight[..., index]
-            if self.model.has_gradient:
-                return self.model.gradient(params, x[index], y[index], w)
+                w = w * weight[index]
             leaves = self.model.hold(params)
-            here = (x[index], y[index], None) if at is None else (x, y[index], at[index])
-            loss = self._batch_loss(None, *here, adjacency, w)
+            loss = self._batch_loss(None, x[index] if at is None else x, y[index], None if at is None else at[index],
+                                    adjacency, w)
             return dict(zip(params, torch.autograd.grad(loss, leaves), strict=True))
 
         return gradient
@@ -290,7 +306,7 @@ class Cohort:
             return {"loss": self.losses(one).sum((1, 2)) / self.n}
         if hard:
             params, weights = _heaviest(params, weights), weights.new_ones(len(self), 1)
-        out = {}
+        out: dict[str, Tensor] = {}
         for split, suffix in (("test", ""), ("validation", "_validation")):
             of = self._stacked(split)
             values = [of.n.new_full(of.n.shape, math.nan, dtype=torch.float32)] * 2
@@ -304,13 +320,21 @@ class Cohort:
 
 
 class _Stacked:
-    """One split of B clients, padded to the longest: x (B, n_max, ...), y and mask (B, n_max), n (B,)."""
+    """One split of B clients, padded: x (B, n_max, ...), y and mask (B, n_max), n (B,)."""
 
-    def __init__(self, splits: Sequence[Split], device: torch.device) -> None:
+    def __init__(self, splits: Sequence[Split], length: int, device: torch.device) -> None:
         self.n = torch.tensor([len(s) for s in splits], device=device)
-        self.x = pad_sequence([s.x for s in splits], batch_first=True).to(device)
-        self.y = pad_sequence([s.y for s in splits], batch_first=True).to(device)
-        self.mask = torch.arange(self.y.shape[1], device=device) < self.n[:, None]
+        self.x, self.y = (_padded([t.to(device) for t in each], length)
+                          for each in ([s.x for s in splits], [s.y for s in splits]))
+        self.mask = torch.arange(length, device=device) < self.n[:, None]
+
+
+def _padded(each: Sequence[Tensor], length: int) -> Tensor:
+    """(B, length, ...), zeros at the ends."""
+    out = each[0].new_zeros(len(each), length, *each[0].shape[1:])
+    for row, t in zip(out, each, strict=True):
+        row[: len(t)] = t
+    return out
 
 
 def _heaviest(params: Params, weights: Tensor) -> Params:

@@ -22,7 +22,9 @@ app = typer.Typer(
 class Engine(StrEnum):
     """Where the clients run."""
 
+    auto = "auto"
     inprocess = "inprocess"
+    batched = "batched"
     workers = "workers"
     ray = "ray"
 
@@ -38,7 +40,9 @@ SCENARIO = "NAME, NAME:key=value,..., a YAML, a saved federation, or a folder wi
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0..N-1.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Training rounds.  [default: the scenario's]")]
 EngineOption = Annotated[Engine | None, typer.Option(
-    help="inprocess: here, at once; workers: in resident processes, one a processor; ray: Flower's simulation.")]
+    help="auto: times the model and takes batched or workers; inprocess: here, one client after the other; batched: "
+    "here, clients side by side; workers: in resident processes, one a processor; ray: Flower's simulation, on the "
+    "cluster that the variable RAY_ADDRESS names, else on this machine.")]
 Bounds = Annotated[bool, typer.Option("--bounds", help="Also run local, fedavg and oracle, and compare with them.")]
 Out = Annotated[Path | None, typer.Option(help="The folder of the runs.  [default: runs/fed-<hash>]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in --out even if the plan has changed.")]

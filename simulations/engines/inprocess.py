@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,13 @@ class InProcessGrid(Grid):
             reply = self._app(message, context)
         except Exception:
             context.state = before
-            reply = Message(Error(CLIENT_FAILED, traceback.format_exc()), reply_to=message)
+            return self._reply(message, Error(CLIENT_FAILED, traceback.format_exc()))
+        return self._named(reply)
+
+    def _reply(self, message: Message, answer: RecordDict | Error) -> Message:
+        return self._named(Message(answer, reply_to=message))  # type: ignore[call-overload]  # it takes both
+
+    def _named(self, reply: Message) -> Message:
         self._count += 1
         set_message_id(reply, f"message-{self._count}")
         return reply
@@ -144,6 +150,18 @@ def simulate(
     RunStopped
         Too few usable replies.
     """
+
+    def grid(nodes: Sequence[UserConfig], run_config: UserConfig) -> Grid:
+        return InProcessGrid(simulated_app(), nodes, run_config)
+
+    return simulate_on(grid, config, checkpoint=checkpoint, monitor=monitor)
+
+
+def simulate_on(
+    make_grid: Callable[[Sequence[UserConfig], UserConfig], Grid], config: FederationConfig, *,
+    checkpoint: Path | None, monitor: Monitor | None,
+) -> FederationResult:
+    """Run the ServerApp in this process on a grid made for (node configs, run config)."""
     torch.set_num_threads(config.threads)
     n = len(simulated_federation(config).everyone)
     run_config: UserConfig = {"config": config.model_dump_json(), "clients": n, "folder": ""}
@@ -152,6 +170,5 @@ def simulate(
     app = server_app(lambda _, result: results.append(result), checkpoint=checkpoint, monitor=monitor,
                      around=eventful)
     with task_identity(RUN_ID):
-        app(InProcessGrid(simulated_app(), nodes, run_config),
-            Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config))
+        app(make_grid(nodes, run_config), Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config))
     return results[0]

@@ -220,7 +220,8 @@ def test_many_are_evaluated_as_one_by_one(case, hard):
     values, losses = many.evaluate(params, weights, hard=hard), many.losses(params)
     for i, c in enumerate(clients):
         own, one = {name: p[i : i + 1] for name, p in params.items()}, cohort([c], model)
-        torch.testing.assert_close(losses[i : i + 1, :, : len(c.train)], one.losses(own), atol=1e-6, rtol=1e-5)
+        n = len(c.train)
+        torch.testing.assert_close(losses[i : i + 1, :, :n], one.losses(own)[..., :n], atol=1e-6, rtol=1e-5)
         for name, value in one.evaluate(own, weights[i : i + 1], hard=hard).items():
             torch.testing.assert_close(values[name][i : i + 1], value, atol=1e-6, rtol=1e-5, equal_nan=True)
     assert model.clusters or values["accuracy"][0].isnan()
