@@ -14,31 +14,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-import torch
-from flwr.app import Context, Error, Message, RecordDict, UserConfig
+from flwr.app import Message, UserConfig
 from flwr.clientapp import ClientApp
 from joblib import cpu_count
 from torch import Tensor
 
 from fedclust.config import FederationConfig
-from fedclust.flwr_compat import SERVER_NODE, set_message_id, task_identity
 from fedclust.participant import simulated_federation
 from fedclust.processes import end
 from fedclust.rounds import RunStopped
-from fedclust.server_app import server_app
 from fedclust.state import FederationResult
 from graphclust.monitor import Monitor
 from simulations.attacks import simulated_app
 from simulations.engines.forked import fork_workers, to_arrays, to_tensors
-from simulations.engines.inprocess import RUN_ID, InProcessGrid
-from simulations.events import eventful
+from simulations.engines.inprocess import InProcessGrid, simulate_on
 
 GRACE = 30.0
 """Seconds that the workers may take to end once nobody wants them."""
@@ -124,7 +120,7 @@ class WorkersGrid(InProcessGrid):
             places.setdefault(self._worker_of[message.metadata.dst_node_id], []).append(i)
         said = self._ask("handle", {w: ([messages[i] for i in at], timeout) for w, at in places.items()})
         answers = {places[w][j]: answer for w, answered in said.items() for j, answer in answered.items()}
-        return [_reply(messages[i], answers[i]) for i in sorted(answers)]
+        return [self._reply(messages[i], answers[i]) for i in sorted(answers)]
 
     def memories(self) -> dict[str, Tensor]:
         """The tensors in the nodes' Contexts, as "<node>/<record>/<name>"."""
@@ -164,12 +160,6 @@ class WorkersGrid(InProcessGrid):
                 f"it held the clients {', '.join(held[:NAMED])}{more}")
 
 
-def _reply(message: Message, answer: RecordDict | Error) -> Message:
-    reply = Message(answer, reply_to=message)  # type: ignore[call-overload]  # it takes the one and the other
-    set_message_id(reply, f"{message.metadata.message_id}-reply")
-    return reply
-
-
 def balanced(sizes: Sequence[int], workers: int) -> list[int]:
     """The worker of each client: the largest first, each to the worker that has least (Graham, doi 10.1137/0117039).
 
@@ -190,13 +180,12 @@ def n_workers(config: FederationConfig, n_clients: int) -> int:
     return min(n_clients, config.workers or max(1, cpu_count() // config.threads))
 
 
-def grid_of(config: FederationConfig, run_config: UserConfig) -> WorkersGrid:
+def grid_of(config: FederationConfig, nodes: Sequence[UserConfig], run_config: UserConfig) -> WorkersGrid:
     """The workers of a simulated federation; newcomers, who work when the others have done, are balanced apart."""
     federation = simulated_federation(config)
     count = n_workers(config, len(federation.clients))
     sizes, n = [*federation.n_train.values()], len(federation.clients)
     pins = [pin for part in (sizes[:n], sizes[n:]) for pin in balanced(part, count)]
-    nodes: list[UserConfig] = [{"partition-id": i, "num-partitions": len(pins)} for i in range(len(pins))]
     return WorkersGrid(partial(loaded_app, config.model_dump_json()), nodes, run_config, pins,
                        names=federation.ids, threads=config.threads)
 
@@ -225,16 +214,12 @@ def simulate(
     RunStopped
         Too few usable replies; a worker process that ended.
     """
-    torch.set_num_threads(config.threads)
-    n = len(simulated_federation(config).everyone)
-    run_config: UserConfig = {"config": config.model_dump_json(), "clients": n, "folder": ""}
-    results: list[FederationResult] = []
-    app = server_app(lambda _, result: results.append(result), checkpoint=checkpoint, monitor=monitor,
-                     around=eventful)
-    try:
-        with grid_of(config, run_config) as grid, task_identity(RUN_ID):
-            app(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config))
-    except WorkerDied as e:
-        saved = f"the last finished round is saved in {checkpoint}" if checkpoint else "no round is saved"
-        raise RunStopped(f"{e}; {saved}: run the same command again") from e
-    return results[0]
+    with ExitStack() as stack:
+        def grid(nodes: Sequence[UserConfig], run_config: UserConfig) -> WorkersGrid:
+            return stack.enter_context(grid_of(config, nodes, run_config))
+
+        try:
+            return simulate_on(grid, config, checkpoint=checkpoint, monitor=monitor)
+        except WorkerDied as e:
+            saved = f"the last finished round is saved in {checkpoint}" if checkpoint else "no round is saved"
+            raise RunStopped(f"{e}; {saved}: run the same command again") from e

@@ -288,7 +288,7 @@ def test_newcomers_are_balanced_apart(monkeypatch):
     spec = tiny().federation
     config = tiny(workers=2, federation=spec.model_copy(update={"partition": spec.partition.model_copy(
         update={"train": (40, 20)})}))
-    workers.grid_of(config, {})
+    workers.grid_of(config, [], {})
     federation = simulated_federation(config)
     assert [len(c.train) for c in federation.everyone] == [40, 40, 20, 20, 10]
     assert made["pins"] == [0, 1, 0, 1, 0] and made["names"] == [c.id for c in federation.everyone]
