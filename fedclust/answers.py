@@ -31,15 +31,19 @@ class Asked:
     memory: dict[str, Tensor]
 
 
-def alike(message_type: str, asked: Asked) -> Hashable:
-    """Clients of which this is the same can be answered for as one cohort: all they were sent has the same form."""
-    arrays = signature(cast(ArrayRecord, asked.content["arrays"])) if "arrays" in asked.content else ()
-    said = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in settings_of(asked.content).items())
-    memory = tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
+def form(content: RecordDict) -> Hashable:
+    """Messages of one form say the same and carry as many models and the same arrays."""
+    arrays = signature(cast(ArrayRecord, content["arrays"])) if "arrays" in content else ()
+    said = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in settings_of(content).items())
+    return said, n_models(content), arrays
+
+
+def alike(asked: Asked) -> Hashable:
+    """Clients of which this is the same, with messages of one form, can be answered for as one cohort."""
     me = asked.me
-    lengths = [padded_length(len(of)) for of in (me.data.train, me.data.test, me.data.validation)]
-    return (message_type, id(me.config), id(me.algorithm), me.role, said, n_models(asked.content), arrays, memory,
-            *(lengths if me.model.has_gradient else ()))
+    memory = tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
+    lengths = tuple(padded_length(n) for n in me.lengths) if me.model.has_gradient else ()
+    return id(me.config), id(me.algorithm), me.role, memory, lengths
 
 
 def hello(me: Participant) -> ConfigRecord:

@@ -6,7 +6,7 @@ ConfigRecord ``settings``; a report the same without settings. One client's tens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,9 +19,9 @@ from fedclust.records import TensorRecord, gathered, n_bytes, pack
 Setting = str | int | float | bool | list[int] | list[float]
 
 
-def tensor_bytes(content: RecordDict) -> int:
-    """Bytes of all tensors in a message: what travels, without names and headers."""
-    return sum(n_bytes(record) for record in content.values() if isinstance(record, ArrayRecord))
+def tensor_bytes(contents: Iterable[RecordDict]) -> int:
+    """Bytes of all tensors in these messages: what travels, without names and headers."""
+    return n_bytes(r for content in contents for r in content.values() if isinstance(r, ArrayRecord))
 
 
 class Packer:

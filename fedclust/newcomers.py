@@ -52,9 +52,9 @@ def meet_newcomers(
         sent = Sent({})
         for client, content in contents.items():
             sent.add(client, registry.nodes[client], content, kind, config.timeout, "newcomers")
-            found.bytes_down += tensor_bytes(content)
         replies, failed = exchange(grid, sent, config.timeout) if contents else ({}, {})
-        found.bytes_up += sum(tensor_bytes(c) for c in replies.values())
+        found.bytes_down += tensor_bytes(contents.values())
+        found.bytes_up += tensor_bytes(replies.values())
         return replies, failed
 
     evidence, failures = ask("query.evidence", {

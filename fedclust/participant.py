@@ -52,6 +52,11 @@ class Participant:
         return self.client.make() if isinstance(self.client, Pending) else self.client
 
     @cached_property
+    def lengths(self) -> tuple[int, int, int]:
+        """Samples to train on, of the test and of the validation."""
+        return len(self.data.train), len(self.data.test), len(self.data.validation)
+
+    @cached_property
     def algorithm(self) -> FederatedAlgorithm:
         """The algorithm with its settings; clients of equal config have the same object."""
         c = self.config

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+import math
+from collections import Counter
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from functools import lru_cache
 from typing import Any, cast
 
@@ -169,6 +171,8 @@ def _rows(records: Sequence[TensorRecord]) -> dict[str, Tensor]:
     if not depth:
         return {name: t.expand(len(records), *t.shape) for name, t in source.items()}
     lead = next(iter(source.values())).shape[:depth]
+    if all(r.at == records[0].at for r in records):
+        return {name: t.expand(len(records), *t.shape) for name, t in records[0].tensors().items()}
     at = np.ravel_multi_index(tuple(zip(*(r.at for r in records), strict=True)), lead)
     in_order = len(at) == np.prod(lead) and bool((at == np.arange(len(at))).all())
     index = None if in_order else torch.from_numpy(at)
@@ -191,12 +195,20 @@ def _signature(tensors: Mapping[str, Tensor], depth: int) -> Signature:
     return tuple((name, tuple(t.shape[depth:]), t.dtype) for name, t in sorted(tensors.items()))
 
 
-def n_bytes(record: ArrayRecord) -> int:
-    """Bytes of all tensors of a record: what travels, without names and headers."""
-    if isinstance(record, TensorRecord) and record.source is not None:
-        depth = len(record.at)
-        return sum(t[(0,) * depth].nbytes if depth else t.nbytes for t in record.source.values())
-    return sum(int(np.prod(a.shape, dtype=np.int64)) * np.dtype(a.dtype).itemsize for a in record.values())
+def n_bytes(records: Iterable[ArrayRecord]) -> int:
+    """Bytes of all tensors of these records, without names and headers."""
+    counts: Counter[tuple[int, int]] = Counter()
+    sources: dict[int, Mapping[str, Tensor]] = {}
+    total = 0
+    for r in records:
+        if isinstance(r, TensorRecord) and r.source is not None:
+            sources[id(r.source)] = r.source
+            counts[id(r.source), len(r.at)] += 1
+        else:
+            total += sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in r.values())
+    for (source, depth), count in counts.items():
+        total += count * sum(math.prod(t.shape[depth:]) * t.itemsize for t in sources[source].values())
+    return total
 
 
 def _array(t: Tensor) -> Array:

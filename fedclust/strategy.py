@@ -154,7 +154,7 @@ class ClusteredStrategy(Strategy):
         means = {name: mean(t) for name, t in values.items()}
         row = {
             "round": server_round, "phase": phase, "participants": sound, "failures": failures, "mean": means,
-            "bytes_down": self._bytes_down, "bytes_up": sum(tensor_bytes(c) for c in contents.values()),
+            "bytes_down": self._bytes_down, "bytes_up": tensor_bytes(contents.values()),
         }
         nobody = torch.full((len(position),), math.nan)
         self._history.add(row, {**values, "group": _groups(self._state["weights"]),
@@ -247,7 +247,7 @@ class ClusteredStrategy(Strategy):
         messages = self.configure_evaluate(config.rounds, ArrayRecord(), ConfigRecord(), grid)
         replies = list(grid.send_and_receive(messages, timeout=config.timeout))
         self.aggregate_evaluate(config.rounds, replies)
-        up = sum(tensor_bytes(reply.content) for reply in replies if not reply.has_error())
+        up = tensor_bytes(reply.content for reply in replies if not reply.has_error())
         new = meet_newcomers(self.algorithm, self._state, config, registry, grid, self._job)
         return FederationResult(
             config.model_dump(mode="json"), registry.ids, registry.n, self._history, self._state, self._weights,
@@ -262,10 +262,10 @@ class ClusteredStrategy(Strategy):
         packer, group, registry = Packer(self._state), str(settings["round"]), self._registry
         self._sent, self._payloads = Sent({}), payloads
         self._shapes = {c: packer.shapes(p.family) if p.groups else {} for c, p in payloads.items()}
-        self._bytes_down = 0
-        for client, payload in payloads.items():
-            content = packer.content(payload, {"job": self._job, "federation": self._federation, **settings})
-            self._bytes_down += tensor_bytes(content)
+        about = {"job": self._job, "federation": self._federation, **settings}
+        contents = {client: packer.content(payload, about) for client, payload in payloads.items()}
+        self._bytes_down = tensor_bytes(contents.values())
+        for client, content in contents.items():
             self._sent.add(client, registry.nodes[client], content, kind, self.config.timeout, group)
         return list(self._sent.messages.values())
 

@@ -247,7 +247,7 @@ def _divergence(balanced_accuracy: Tensor, n_clients: int) -> Tensor:
     """D (N, N) = max(0, 2 BA - 1) in the round of the largest mean (R, P); for a pair that was not heard in it the last
     value before, else the first after; 1 for a pair that was never heard: better apart.
     """
-    best = int(balanced_accuracy.nanmean(dim=1).argmax())
+    best = int(balanced_accuracy.nanmean(dim=1).nan_to_num(0).argmax())
     value = torch.full(balanced_accuracy.shape[1:], torch.nan)
     for row in (*balanced_accuracy[: best + 1].flip(0), *balanced_accuracy[best + 1 :]):
         value = torch.where(value.isnan(), row, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +14,14 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, UserConfig
 from flwr.serverapp import Grid
 
-from fedclust.answers import ANSWERS, Asked, alike
+from fedclust.answers import ANSWERS, Asked, alike, form
 from fedclust.client_app import Load, client_app, memory_name
 from fedclust.config import FederationConfig
 from fedclust.messages import n_models, settings_of
 from fedclust.participant import Participant
 from fedclust.records import pack, unpack
 from fedclust.state import FederationResult
-from fedclust.task import Cohort
+from fedclust.task import Cohort, padded_length
 from graphclust.monitor import Monitor
 from graphclust.training import resolve_device
 from simulations.attacks import SimulatedClients
@@ -80,12 +81,17 @@ class BatchedGrid(InProcessGrid):
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         replies: dict[int, Message] = {}
         kinds: dict[Hashable, list[_Called]] = {}
+        forms: dict[int, Hashable] = {}  # many messages share their content
         for place, message in enumerate(messages):
             called = self._called(place, message)
             if called is None:
                 replies[place] = self._handle(message)
-            else:
-                kinds.setdefault(alike(message.metadata.message_type, called.asked), []).append(called)
+                continue
+            content = id(message.content)
+            if content not in forms:
+                forms[content] = form(message.content)
+            kind = message.metadata.message_type, forms[content], alike(called.asked)
+            kinds.setdefault(kind, []).append(called)
         used: dict[tuple[int, ...], Cohort] = {}
         for together in kinds.values():
             for some in self._cut(together):
@@ -111,7 +117,7 @@ class BatchedGrid(InProcessGrid):
 
     def _cut(self, together: list[_Called]) -> Iterable[list[_Called]]:
         """Clients of like size in cohorts that fit the memory."""
-        together = sorted(together, key=lambda c: -len(c.asked.me.data.train))
+        together = sorted(together, key=lambda c: -c.asked.me.lengths[0])
         while together:
             first = together[0].asked
             size = max(1, self._bytes // bytes_of(first.me, max(1, n_models(first.content))))
@@ -150,15 +156,12 @@ class BatchedGrid(InProcessGrid):
 
 def bytes_of(me: Participant, k: int) -> int:
     """Bytes that one client with k models takes in a cohort, roughly: models, samples, outputs of the layers."""
-    model, data, size = me.model, me.data, me.config.training.batch_size
-    n = max(len(data.train), len(data.test), len(data.validation))
-    nodes = 0 if data.nodes is None else len(data.nodes)
-    samples = data.nodes if data.nodes is not None else data.train.x
-    rows = nodes or n
-    per_row = samples[0].numel() if len(samples) else 1
+    model, rows = me.model, padded_length(max(me.lengths))
+    nodes = len(me.data.nodes) if me.data.nodes is not None else 0
     numbers = (
-        k * COPIES_OF_PARAMETERS * model.n_parameters + rows * per_row + nodes**2 * (1 + k * COPIES_OF_OUTPUTS)
-        + k * model.n_outputs * max(nodes or size, n) * COPIES_OF_OUTPUTS
+        k * COPIES_OF_PARAMETERS * model.n_parameters + (nodes or rows) * math.prod(model.input_shape)
+        + nodes**2 * (1 + k * COPIES_OF_OUTPUTS)
+        + k * model.n_outputs * (nodes or max(rows, me.config.training.batch_size)) * COPIES_OF_OUTPUTS
     )
     return 4 * numbers
 

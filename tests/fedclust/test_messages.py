@@ -51,7 +51,7 @@ def test_inside_the_process_nothing_is_written(monkeypatch):
     monkeypatch.setattr("fedclust.records._array", lambda t: pytest.fail("written"))
     record = pack(TENSORS)
     again = record.copy()
-    assert unpack(again)["float"] is TENSORS["float"] and n_bytes(record) == sum(t.nbytes for t in TENSORS.values())
+    assert unpack(again)["float"] is TENSORS["float"] and n_bytes([record]) == sum(t.nbytes for t in TENSORS.values())
     assert dict((name, (shape, dtype)) for name, shape, dtype in signature(again))["int"] == ((5,), torch.int64)
 
 
@@ -72,7 +72,7 @@ def test_a_record_that_is_changed_no_longer_says_what_its_source_says():
     record["v"] = pack({"v": torch.ones(1)})["v"]
     del record["w"]
     third = record.copy()
-    assert list(record) == ["v"] and list(unpack(record)) == ["v"] and n_bytes(record) == 4 and "w" not in record
+    assert list(record) == ["v"] and list(unpack(record)) == ["v"] and n_bytes([record]) == 4 and "w" not in record
     assert list(other) == ["w"] and list(unpack(third)) == ["v"] and repr(other) != repr(record)
 
 
@@ -169,6 +169,6 @@ def test_models_with_unlike_parameters_are_an_error():
 
 def test_bytes_are_those_of_the_tensors(state):
     content = Packer(state).content(Payload([0, 2], {"c": torch.zeros(3, dtype=torch.float64)}), {"round": 3})
-    assert tensor_bytes(content) == 2 * (4 * 4 + 8) + 3 * 8
+    assert tensor_bytes([content, content]) == 2 * ( 2 * (4 * 4 + 8) + 3 * 8)
     report = Report({"w": torch.zeros(1, 2, 5)}, {"g": torch.zeros(1, dtype=torch.bool)})
-    assert tensor_bytes(report_contents(report, 1)[0]) == 2 * 5 * 4 + 1
+    assert tensor_bytes(report_contents(report, 1)) == 2 * 5 * 4 + 1

@@ -58,8 +58,8 @@ def seen(name: str, similarity: str = ""):
         report = loop.algorithm.local_step(cohort, deliver(state, payload))
         up, down = report_contents(report, 1)[0], Packer(state).content(payload)
         sent = next(iter(report.models.values())).shape[1] if report.models else 0
-        row = (payload.phase, words(sent, report.arrays), tensor_bytes(up),
-               words(len(payload.groups), payload.arrays), tensor_bytes(down))
+        row = (payload.phase, words(sent, report.arrays), tensor_bytes([up]),
+               words(len(payload.groups), payload.arrays), tensor_bytes([down]))
         arrays |= {*report.arrays}
         if row not in found:
             found.append(row)
