@@ -134,6 +134,17 @@ def test_the_picture_shows_every_sample_and_orders_by_group():
     assert names == [f"client-000{i}" for i in (0, 2, 4, 1, 3)]
 
 
+def test_a_picture_of_many_clients_has_one_outline_a_class(monkeypatch, tmp_path):
+    monkeypatch.setattr(artefact, "_CLIENTS_NAMED", 2)
+    figure = draw(tiny())
+    figure.savefig(tmp_path / "p.png")
+    bars, _ = figure.axes
+    steps = [p.get_data() for p in bars.patches]
+    heights = np.array([s.values - s.baseline for s in steps])  # (C, clients)
+    assert heights.T.tolist() == [[2, 1, 1], [1, 3, 0], [0, 0, 3]]
+    assert all(s.edges.tolist() == [-0.5, 0.5, 1.5, 2.5] for s in steps)
+
+
 def test_a_federation_without_truth_has_a_picture_of_one_panel(tmp_path):
     federation = build_federation(FederationSpec(n_clients=2, partition=Iid(), max_samples=50, unseen=HeldBack()))
     figure = draw(federation)
