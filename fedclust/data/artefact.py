@@ -149,7 +149,8 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     bottom = np.zeros(len(rows))
     per_class = np.array([row.split() for row in rows["classes"]], dtype=int).T
     for k, counts in enumerate(per_class):
-        look: dict[str, Any] = {"color": _COLOURS[k % len(_COLOURS)], "hatch": "" if k < len(_COLOURS) else "///", "label": str(k)}
+        hatch = "" if k < len(_COLOURS) else "///"
+        look: dict[str, Any] = {"color": _COLOURS[k % len(_COLOURS)], "hatch": hatch, "label": str(k)}
         if len(rows) > _CLIENTS_NAMED:  # too thin for gaps: one outline a class is many times faster
             axes.stairs(bottom + counts, np.arange(len(rows) + 1) - 0.5, baseline=bottom, fill=True, **look)
         else:
