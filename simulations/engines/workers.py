@@ -1,7 +1,7 @@
 """A Flower Grid over resident worker processes: for models whose own arithmetic takes the time.
 
 Each client stays in one process for the whole run, with its data and its memory. The processes are forked, once, from
-one that has imported and loaded what all of them need: memory holds the data once, whatever the number of workers. That
+one that has imported and built what all of them need: memory holds that once, whatever the number of workers. That
 one is started anew, not forked from the caller: a caller that has threads cannot be forked safely.
 """
 
