@@ -72,7 +72,7 @@ class FederationConfig(BaseModel):
     """Clients that drop out of rounds or are late in them, in a simulation."""
     privacy: Privacy = Field(default_factory=Privacy)
     """What clients do to their replies before these leave."""
-    engine: Engine = "inprocess"
+    engine: Engine = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     """Of torch, in each process."""
     workers: Annotated[int, Field(ge=1)] | None = None

@@ -108,7 +108,7 @@ class TrainedFederation:
         own = {name: t[used][None] for name, t in models(self.state).items()}
         if int(cohort.n):
             own = self.algorithm.local_adapted(cohort, own)
-        return torch.einsum("k,knc->nc", weights[used], cohort.probabilities(own, "test")[0])
+        return torch.einsum("k,knc->nc", weights[used], cohort.probabilities(own, "test")[0, :, : len(split)])
 
     def _cohort(self, client: ClientData) -> Cohort:
         # the round after the last, as in the evaluation at the end of the run

@@ -131,6 +131,8 @@ def _run(
     with_: list[str] | None, bounds: bool, folder: Path | None, resume: bool, jobs: int,
 ) -> tuple[list[Any], Path, Path]:
     """Run a plan in its folder and write the report: the runs with their folders, the folder, the page."""
+    from joblib import cpu_count
+
     from fedclust.record import FederationRecord
     from fedclust.report import write_report
     from graphclust.bench import claim
@@ -142,6 +144,8 @@ def _run(
 
     changes: dict[str, Any] = {"settings": {**plan.settings, **params(set_)}}
     changes["config"] = nested(plan.config, {**params(with_), **({"rounds": rounds} if rounds else {})})
+    if jobs > 1 and "workers" not in changes["config"]:
+        changes["config"]["workers"] = max(1, cpu_count() // jobs)
     changes |= {"seeds": seeds} if seeds else {}
     changes |= {"engine": engine.value} if engine else {}
     changes |= {"bounds": True} if bounds else {}
@@ -170,7 +174,18 @@ def _show(pairs: list[Any], page: Path) -> None:
     console = Console()
     for table in terminal_tables(pairs):
         console.print(table)
+    for note in _notes(pairs):
+        console.print(note, soft_wrap=True, highlight=False)
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
+
+
+def _notes(pairs: list[Any]) -> list[str]:
+    """What the engines have to say, once for all runs of which it is the same but for the figures."""
+    said: dict[str, list[str]] = {}
+    for _, record in pairs:
+        for note in record.notes:
+            said.setdefault(note.partition(":")[0], []).append(note)
+    return [f"{notes[0]} (the first of {len(notes)} runs)" if len(notes) > 1 else notes[0] for notes in said.values()]
 
 
 def _exit(pairs: list[Any]) -> None:

@@ -56,7 +56,7 @@ class Plan(BaseModel):
     """For every algorithm that has them (``--set``)."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of FederationConfig for all runs: rounds, fraction, training, model, shots, ..."""
-    engine: Engine = "inprocess"
+    engine: Engine = "auto"
 
     def runs(self) -> list[FederationConfig]:
         """Every run, validated; InputError for what is unknown, out of range, or there twice."""

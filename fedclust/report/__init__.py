@@ -98,7 +98,7 @@ def command(config: FederationConfig) -> str:
     """The command line that repeats the run of ``config`` and of the seeds before it."""
     words = ["fedclust", "simulate", config.algorithm, "--scenario", config.scenario]
     words += ["--seeds", str(config.seed + 1), "--rounds", str(config.rounds)]
-    if config.engine != "inprocess":
+    if config.engine != "auto":
         words += ["--engine", config.engine]
     fields = get_algorithm(config.algorithm).model_fields
     for key, value in config.settings.items():
@@ -113,7 +113,8 @@ def command(config: FederationConfig) -> str:
 
 def _plain(config: FederationConfig) -> dict[str, Any]:
     """The fields that ``--with`` sets, nested ones dotted."""
-    named = {"algorithm", "settings", "scenario", "federation", "seed", "rounds", "engine", "label"}
+    named = {"algorithm", "settings", "scenario", "federation", "seed", "rounds", "engine", "label", "workers",
+             "memory_mb", "device"}
     body = config.model_dump(mode="json", exclude=named)
     nested = {f"{key}.{k}": v for key, value in body.items() if isinstance(value, dict) for k, v in value.items()}
     return {**{key: value for key, value in body.items() if not isinstance(value, dict)}, **nested}

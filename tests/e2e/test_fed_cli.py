@@ -52,7 +52,7 @@ def simulated(tmp_path_factory):
 
 def test_simulate_prints_one_document_with_means_and_runs(simulated):
     cwd, doc = simulated
-    said = {"algorithm": "ifca", "scenario": SIX, "seeds": [0, 1], "rounds": 3, "engine": "inprocess"}
+    said = {"algorithm": "ifca", "scenario": SIX, "seeds": [0, 1], "rounds": 3, "engine": "auto"}
     assert said.items() <= doc.items()
     assert {"ari", "local", "unseen", "worst_decile", "ipr", "rsd", "ari_feature"} <= set(doc["metrics"])
     assert [r["seed"] for r in doc["runs"]] == [0, 1] and {r["algorithm"] for r in doc["runs"]} == {"ifca"}
