@@ -42,7 +42,8 @@ def alike(asked: Asked) -> Hashable:
     """Clients of which this is the same, with messages of one form, can be answered for as one cohort."""
     me = asked.me
     memory = tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
-    lengths = tuple(padded_length(n) for n in me.lengths) if me.model.has_gradient else ()
+    known = me.lengths if me.stays else (me.client.n_train,)  # those of the test would make the client, for its metrics
+    lengths = tuple(padded_length(n) for n in known) if me.model.has_gradient else ()
     return id(me.config), id(me.algorithm), me.role, memory, lengths
 
 

@@ -64,11 +64,6 @@ class Cohort:
     seed, round : of the federation
     memory : tensors (B, ...) that the clients keep from round to round
     device : where the clients compute
-
-    Attributes
-    ----------
-    n : (B,) number of training samples
-    y, mask : (B, n_max) labels, 0 where padded, and which samples are real
     """
 
     def __init__(
@@ -80,8 +75,21 @@ class Cohort:
         self.ids = [c.id for c in self.clients]
         self.device = torch.device(device)
         self._splits: dict[str, _Stacked] = {}
-        train = self._stacked("train")
-        self.n, self.y, self.mask = train.n, train.y, train.mask
+
+    @property
+    def n(self) -> Tensor:
+        """(B,) number of training samples."""
+        return self._stacked("train").n
+
+    @property
+    def y(self) -> Tensor:
+        """(B, n_max) their labels, 0 where padded."""
+        return self._stacked("train").y
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, n_max) which of them are real."""
+        return self._stacked("train").mask
 
     def begin(self, round: int, memory: dict[str, Tensor]) -> Cohort:
         """The same clients in another round, their data stacked already."""
@@ -331,6 +339,8 @@ class _Stacked:
 
 def _padded(each: Sequence[Tensor], length: int) -> Tensor:
     """(B, length, ...), zeros at the ends."""
+    if len(each) == 1 and len(each[0]) == length:
+        return each[0][None]
     out = each[0].new_zeros(len(each), length, *each[0].shape[1:])
     for row, t in zip(out, each, strict=True):
         row[: len(t)] = t

@@ -99,7 +99,7 @@ class BatchedGrid(InProcessGrid):
                     answers = self._together(some, used)
                     if time.monotonic() < deadline:
                         replies |= answers
-        self._cohorts = used if sum(c.n_bytes for c in used.values()) <= self._bytes else {}
+        self._cohorts = used
         return [replies[place] for place in sorted(replies)]
 
     def _called(self, place: int, message: Message) -> _Called | None:
@@ -117,7 +117,7 @@ class BatchedGrid(InProcessGrid):
 
     def _cut(self, together: list[_Called]) -> Iterable[list[_Called]]:
         """Clients of like size in cohorts that fit the memory."""
-        together = sorted(together, key=lambda c: -c.asked.me.lengths[0])
+        together = sorted(together, key=lambda c: -c.asked.me.client.n_train)
         while together:
             first = together[0].asked
             size = max(1, self._bytes // bytes_of(first.me, max(1, n_models(first.content))))
@@ -144,7 +144,8 @@ class BatchedGrid(InProcessGrid):
                 log.warning("a cohort of %d clients is answered for one by one: %s", len(called), reason)
             self.alone[reason] = self.alone.get(reason, 0) + len(called)
             return {c.place: self._handle(c.message) for c in called}
-        used[key] = cohort
+        if sum(c.n_bytes for c in (*used.values(), cohort)) <= self._bytes:
+            used[key] = cohort
         if first.message.metadata.message_type == "train" and cohort.memory:
             self._remember(called, memory_name(cast(int, settings["job"])), cohort)
         return {c.place: self._reply(c.message, content) for c, content in zip(called, answers, strict=True)}
