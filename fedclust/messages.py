@@ -31,6 +31,7 @@ class Packer:
         self._state = state
         self._families: dict[str, Params] = {}
         self._packed: dict[tuple[str, int], TensorRecord] = {}
+        self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self._contents: dict[tuple[Any, ...], RecordDict] = {}
 
     def content(self, payload: Payload, settings: Mapping[str, Setting] | None = None) -> RecordDict:
@@ -52,7 +53,9 @@ class Packer:
 
     def shapes(self, family: str) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter of one model of the family; empty when the state has no such family."""
-        return {name: tuple(t.shape[1:]) for name, t in self._family(family).items()}
+        if family not in self._shapes:
+            self._shapes[family] = {name: tuple(t.shape[1:]) for name, t in self._family(family).items()}
+        return self._shapes[family]
 
     def _family(self, family: str) -> Params:
         if family not in self._families:

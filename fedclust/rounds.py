@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from fedclust.algorithms.base import Report
 from fedclust.messages import reports
-from fedclust.records import Signature, TensorRecord, pack, signature, unpack
+from fedclust.records import Signature, TensorRecord, pack, unpack
 from fedclust.run_config import versions
 from fedclust.task import stream
 from graphclust.graph import InputError
@@ -199,14 +199,17 @@ def sound_reports(
     failures: dict[str, str] = {}
     signatures: dict[str, _Signatures] = {}
     readable: dict[str, RecordDict] = {}
+    held: dict[tuple[int, int], Signature] = {}
+    sound: set[tuple[_Signatures, int]] = set()
     for client, content in contents.items():
         try:
             readable[client] = content = _read(content)
-            signatures[client] = found = tuple((name, signature(r)) for name, r in content.items()
-                                               if isinstance(r, ArrayRecord))
-            _check(found, shapes[client])
+            found = tuple([(name, _known(r, held)) for name, r in content.items() if isinstance(r, TensorRecord)])
+            if (found, id(shapes[client])) not in sound:
+                _check(found, shapes[client])
+                sound.add((found, id(shapes[client])))
+            signatures[client] = found
         except (KeyError, RuntimeError, ValueError) as e:
-            signatures.pop(client, None)
             failures[client] = f"unusable reply: {e}"
     usual = Counter(signatures.values()).most_common(1)[0][0] if signatures else ()
     for client, found in signatures.items():
@@ -232,9 +235,17 @@ _Signatures = tuple[tuple[str, Signature], ...]
 
 def _read(content: RecordDict) -> RecordDict:
     """The content with what came as bytes turned into tensors."""
-    if all(isinstance(r, TensorRecord) for r in content.values() if isinstance(r, ArrayRecord)):
+    if all([type(r) is not ArrayRecord for r in content.values()]):
         return content
     return RecordDict({name: pack(unpack(r)) if isinstance(r, ArrayRecord) else r for name, r in content.items()})
+
+
+def _known(record: TensorRecord, held: dict[tuple[int, int], Signature]) -> Signature:
+    """The record's signature, found once for all parts of one source."""
+    key = id(record.source), len(record.at)
+    if record.source is None or key not in held:
+        held[key] = record.signature()
+    return held[key]
 
 
 def _check(found: _Signatures, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import one_hot
 
-from fedclust.aggregate import flatten
 from fedclust.algorithms.base import Payload, Reports, State, models
 from fedclust.robust import Robust
 
@@ -30,18 +29,23 @@ LEAST_SPREAD = 0.1
 EPSILON = 1e-12
 
 
-def agreements(updates: Tensor, groups: Tensor) -> Tensor:
-    """cos(u_i, sum_{j in group of i, j != i} u_j / |u_j|) of updates (S, P) with groups (S,); NaN in small groups."""
-    unit, out = normalize(updates), torch.full((len(updates),), torch.nan)
-    sizes = groups.bincount()
-    for k in (sizes >= LEAST_GROUP).nonzero()[:, 0]:
-        members = (groups == k).nonzero()[:, 0]
-        own = unit if len(members) == len(unit) else unit[members]
-        total = own.sum(0)
-        # with s the sum over the group: <u_i, s - u_i> and |s - u_i|^2, in which <u_i, u_i> is 1, or 0 for no update
-        along, length, one = (own @ total).double(), (total @ total).double(), own.any(1).double()
-        out[members] = ((along - one) / (length - 2 * along + one).clamp_min(EPSILON).sqrt()).float()
-    return out
+def agreements(updates: Sequence[Tensor], groups: Tensor) -> Tensor:
+    """cos(u_i, sum_{j in group of i, j != i} u_j / |u_j|) of updates with groups (S,); NaN in small groups.
+
+    Parameters
+    ----------
+    updates : of every parameter (S, p); together they are the u_i
+    """
+    lengths = torch.stack([u.square().sum(1) for u in updates]).sum(0).sqrt()
+    scale = torch.where(lengths > 0, 1 / lengths, 0)  # no update points nowhere
+    share = one_hot(groups).float().T * scale  # (K, S)
+    totals = [share @ u for u in updates]  # (K, p) the sum s of u_j / |u_j| over every group
+    along = torch.stack([(u @ s.T).gather(1, groups[:, None])[:, 0] for u, s in zip(updates, totals, strict=True)])
+    # with v = u_i / |u_i|: <v, s - v> and |s - v|^2, in which <v, v> is 1, or 0 for no update
+    along, one = (along.sum(0) * scale).double(), (scale > 0).double()
+    whole = torch.stack([s.square().sum(1) for s in totals]).sum(0).double()[groups]
+    cosine = (along - one) / (whole - 2 * along + one).clamp_min(EPSILON).sqrt()
+    return torch.where((groups.bincount() >= LEAST_GROUP)[groups], cosine, torch.nan).float()
 
 
 def agreement_of(before: State, after: State, payloads: Sequence[Payload], reports: Reports) -> Tensor:
@@ -74,8 +78,9 @@ def agreement_of(before: State, after: State, payloads: Sequence[Payload], repor
     else:
         own = {name: t[torch.tensor(rows), torch.tensor(place)] for name, t in moving.items()}
     start = torch.tensor(origin)
-    moved = {name: t - (old[name][start] if start.any() else old[name][0]) for name, t in own.items()}
-    return nothing.index_copy(0, torch.tensor(rows), agreements(flatten(moved), groups[rows]))
+    same = not start.any()
+    moved = [(t - (old[name][0] if same else old[name][start])).flatten(1) for name, t in own.items()]
+    return nothing.index_copy(0, torch.tensor(rows), agreements(moved, groups[rows]))
 
 
 def suspicion(table: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_agreement_by_hand():
     # the others of client 3, at length 1: (1, 0) + (0, 1) + (r, r), and of client 0: (0, 1) + (r, r) + (-1, 0)
     rest = np.array([1 + r, 1 + r])
     first = np.array([r - 1, 1 + r])
-    got = agreements(updates, torch.tensor([0, 0, 0, 0, 1]))
+    got = agreements([updates], torch.tensor([0, 0, 0, 0, 1]))
     assert got[3].item() == pytest.approx(-rest[0] / np.linalg.norm(rest), abs=1e-6)
     assert got[0].item() == pytest.approx(first[0] / np.linalg.norm(first), abs=1e-6)
     assert got[4].isnan(), "a group of one has no majority"
@@ -69,8 +69,9 @@ def test_agreement_does_not_see_lengths_or_the_order():
     updates, groups = torch.randn(9, 5, generator=g), torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 0])
     scaled = updates * torch.rand(9, 1, generator=g)
     order = torch.randperm(9, generator=g)
-    torch.testing.assert_close(agreements(scaled, groups), agreements(updates, groups))
-    torch.testing.assert_close(agreements(updates[order], groups[order]), agreements(updates, groups)[order])
+    torch.testing.assert_close(agreements([scaled], groups), agreements([updates], groups))
+    parts = agreements(updates.split(2, dim=1), groups)
+    torch.testing.assert_close(agreements([updates[order]], groups[order]), parts[order])
 
 
 def test_updates_are_measured_from_the_model_that_was_sent():
@@ -79,7 +80,7 @@ def test_updates_are_measured_from_the_model_that_was_sent():
     after = {**before, "weights": torch.tensor([[0.0, 1.0]] * 4 + [[1.0, 0.0]] * 4)}
     move = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-1.0, 0.0]]).repeat(2, 1)
     group = torch.tensor([1] * 4 + [0] * 4)
-    expected = agreements(move, group)
+    expected = agreements([move], group)
     payload = Payload([0, 1])
     one = Reports(torch.arange(8), torch.ones(8), {"w": (w[group] + move)[:, None]}, {})
     torch.testing.assert_close(agreement_of(before, after, [payload] * 8, one), expected)
