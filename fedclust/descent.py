@@ -15,6 +15,10 @@ Batch = tuple[Tensor, Tensor | None]
 Gradient = Callable[[Params, Tensor, Tensor | None], Params]
 
 
+AHEAD = 64
+"""Steps whose batches are laid out at once."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """The step of SGD, or of Adam."""
@@ -55,8 +59,11 @@ def descend(params: Params, batches: Iterable[Batch], gradient: Gradient, rule: 
     """SGD or Adam from ``params``, of one model or of J side by side; jobs without a batch left are the last ones."""
     own = {name: p.clone() for name, p in params.items()}
     moments = {name: Moments(p) for name, p in own.items()} if rule.adam else {}
+    live, jobs = own, len(next(iter(own.values())))
     for index, real in batches:
-        live = own if real is None else {name: p[: len(index)] for name, p in own.items()}
+        if real is not None and index.shape[0] < jobs:
+            jobs = index.shape[0]
+            live = {name: p[:jobs] for name, p in own.items()}
         here = live
         if rule.inner_lr:
             (index, real), inner = _halves(index, real)
@@ -64,7 +71,8 @@ def descend(params: Params, batches: Iterable[Batch], gradient: Gradient, rule: 
             here = {name: p.sub(found[name], alpha=rule.inner_lr) for name, p in live.items()}
         found = gradient(here, index, real)
         for name, p in live.items():
-            rule.step_(p, found[name], params[name][: len(p)] if p.dim() else params[name], moments.get(name))
+            start = params[name] if real is None else params[name][:jobs]
+            rule.step_(p, found[name], start, moments.get(name))
     return own
 
 
@@ -99,13 +107,16 @@ def side_by_side(
     begin = torch.cat([n.new_zeros(1), (n * epochs).cumsum(0)[:-1]])
     within = torch.arange(width)
     left = (a_epoch * epochs).tolist()
-    for step in range(left[0]):
-        live = sum(total > step for total in left)
-        epoch, at = step // a_epoch[:live], step % a_epoch[:live] * size
-        position = at[:, None] + within
-        real = (position < n[:live, None]) & (within < size)
-        index = flat[(begin[:live, None] + epoch[:, None] * n[:live, None] + position).clamp_max(len(flat) - 1)]
-        index = index.where(real, 0)
+    for first in range(0, left[0], AHEAD):
+        step = torch.arange(first, min(left[0], first + AHEAD))[:, None]
+        position = (step % a_epoch * size)[..., None] + within  # (steps, clients, width)
+        real = (position < n[:, None]) & (within < size)
+        # where a client has no step left, or a batch no sample, the place does not matter
+        place = (begin + step // a_epoch * n)[..., None] + position
+        index = flat[place.clamp_max(len(flat) - 1)].where(real, 0)
         if copies > 1:
-            index, real = index.repeat_interleave(copies, 0), real.repeat_interleave(copies, 0)
-        yield index.to(device), real.to(device)
+            index, real = index.repeat_interleave(copies, 1), real.repeat_interleave(copies, 1)
+        index, real = index.to(device), real.to(device)
+        for i in range(len(step)):
+            live = copies * sum(total > first + i for total in left)
+            yield index[i, :live], real[i, :live]

@@ -233,6 +233,8 @@ class Cohort:
             w = real / real.sum(1, keepdim=True).clamp_min(1)
             if weight is not None:
                 w = w * weight[: len(index)].gather(1, index)
+            if len(self) == 1:  # of an architecture with a gradient
+                return self.model.gradient(params, x[0][index], y[0][index], w)
             live = clients[: len(index)]
             rows = live[:, None]
             if self.model.has_gradient:
