@@ -77,7 +77,7 @@ class FederationConfig(BaseModel):
     """Of torch, in each process."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Processes of engine workers; None: as the processors allow. Does not decide the result."""
-    memory_mb: Annotated[int, Field(ge=1)] = 1024
+    memory_mb: Annotated[int, Field(ge=1)] = 256
     """Megabytes, roughly, that clients side by side may take in engine batched. Decides no more than rounding."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """Where engine batched computes; auto: cuda where there is one. Decides no more than rounding."""

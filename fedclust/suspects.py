@@ -36,7 +36,7 @@ def agreements(updates: Sequence[Tensor], groups: Tensor) -> Tensor:
     ----------
     updates : of every parameter (S, p); together they are the u_i
     """
-    lengths = torch.stack([u.square().sum(1) for u in updates]).sum(0).sqrt()
+    lengths = torch.stack([torch.linalg.vector_norm(u, dim=1) for u in updates]).norm(dim=0)
     scale = torch.where(lengths > 0, 1 / lengths, 0)  # no update points nowhere
     share = one_hot(groups).float().T * scale  # (K, S)
     totals = [share @ u for u in updates]  # (K, p) the sum s of u_j / |u_j| over every group

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
+import platform
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from flwr.serverapp import Grid
 from fedclust.answers import ANSWERS, Asked, alike, form
 from fedclust.client_app import Load, client_app, memory_name
 from fedclust.config import FederationConfig
+from fedclust.data.client import ROOM
 from fedclust.messages import n_models, settings_of
 from fedclust.participant import Participant
 from fedclust.records import pack, unpack
@@ -29,6 +32,9 @@ from simulations.engines.inprocess import InProcessGrid, simulate_on
 
 log = logging.getLogger(__name__)
 MEGABYTE = 2**20
+# glibc's mallopt: the largest threshold that it takes for giving large blocks back to the system at once, and for the
+# end of the heap.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MMAP_MOST, TRIM_MOST = -1, -3, 32 * MEGABYTE, 2**30
 # Copies of a model during a step (parameters, gradient, temporaries, Adam's moments), and of a layer's output.
 COPIES_OF_PARAMETERS, COPIES_OF_OUTPUTS = 6, 3
 
@@ -60,7 +66,7 @@ class BatchedGrid(InProcessGrid):
     """
 
     def __init__(
-        self, load: Load, node_configs: Sequence[UserConfig], run_config: UserConfig, *, memory_mb: int = 1024,
+        self, load: Load, node_configs: Sequence[UserConfig], run_config: UserConfig, *, memory_mb: int = 256,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(client_app(load), node_configs, run_config)
@@ -144,7 +150,7 @@ class BatchedGrid(InProcessGrid):
                 log.warning("a cohort of %d clients is answered for one by one: %s", len(called), reason)
             self.alone[reason] = self.alone.get(reason, 0) + len(called)
             return {c.place: self._handle(c.message) for c in called}
-        if sum(c.n_bytes for c in (*used.values(), cohort)) <= self._bytes:
+        if sum(c.n_bytes for c in (*used.values(), cohort)) <= ROOM:
             used[key] = cohort
         if first.message.metadata.message_type == "train" and cohort.memory:
             self._remember(called, memory_name(cast(int, settings["job"])), cohort)
@@ -153,6 +159,15 @@ class BatchedGrid(InProcessGrid):
     def _remember(self, called: list[_Called], name: str, cohort: Cohort) -> None:
         for i, c in enumerate(called):  # copies: a row would keep the whole cohort's memory alive
             c.context.state[name] = pack({key: t[i : i + 1].cpu().clone() for key, t in cohort.memory.items()})
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed: stacked tensors come and go in every step, and a tenth of the time goes into
+    getting their pages anew. Nothing where there is no glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_MOST)
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_MOST)
 
 
 def bytes_of(me: Participant, k: int) -> int:
@@ -186,6 +201,7 @@ def simulate(
         Too few usable replies.
     """
 
+    keep_freed_memory()
     grids: list[BatchedGrid] = []
 
     def grid(nodes: Sequence[UserConfig], run_config: UserConfig) -> Grid:
