@@ -185,7 +185,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write <out>.json, <out>-tables.md and <out>.png")
+    parser.add_argument("--out", type=Path, help="write <out>.json and <out>.png")
     parser.add_argument("--without-ray", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--most", type=int, default=max(CLIENTS), help="clients of the largest row")
@@ -220,7 +220,6 @@ def main() -> None:
     print("met:", ", ".join(f"{name}: {'yes' if ok else 'NO'}" for name, ok in met.items()))
     if args.out:
         write_atomic(args.out.with_suffix(".json"), json.dumps(found, indent=1, default=float))
-        write_atomic(args.out.with_name(args.out.name + "-tables.md"), markdown(found))
         draw(found, args.out.with_suffix(".png"))
 
 
