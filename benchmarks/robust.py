@@ -19,6 +19,7 @@ import pandas as pd
 
 from fedclust.outcome import Outcome
 from fedclust.record import FederationRecord
+from fedclust.robust import Robust
 from graphclust.runs.store import RunStore
 
 
@@ -30,7 +31,7 @@ def rows(folder: Path) -> pd.DataFrame:
         if held is None:
             continue
         out.append({
-            "algorithm": config.algorithm, "robust": not config.robust.plain, "attack": config.attack.kind,
+            "algorithm": config.algorithm, "robust": variant(config.robust), "attack": config.attack.kind,
             "seed": config.seed, "clients": held.clients.set_index("id")["accuracy"],
             "attackers": set(held.clients["id"][held.truth.get("attacker", np.zeros(len(held.clients))) == 1]),
             "caught": record.metrics.get("caught", np.nan), "false_alarms": record.metrics["false_alarms"],
@@ -39,22 +40,30 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def variant(robust: Robust) -> str:
+    """What the suites call a robust setting."""
+    if robust.plain:
+        return "plain"
+    return "clipped" if robust.average == "mean" else "trimmed"
+
+
 def table(runs: pd.DataFrame) -> str:
     """The table in markdown, mean ± sample deviation over the seeds."""
     attackers = runs[runs["attack"] != "none"].groupby(["algorithm", "seed"])["attackers"].first()
     runs = runs[[key in attackers.index for key in zip(runs["algorithm"], runs["seed"], strict=True)]].copy()
     runs["honest"] = [r.clients.drop(list(attackers[r.algorithm, r.seed])).mean() for r in runs.itertuples()]
     calm = runs[runs["attack"] == "none"].set_index(["algorithm", "robust", "seed"])["honest"]
-    for name, other in (("fall", [False] * len(runs)), ("fall_same", runs["robust"])):
+    for name, other in (("fall", ["plain"] * len(runs)), ("fall_same", runs["robust"])):
         start = [calm.get(key, np.nan) for key in zip(runs["algorithm"], other, runs["seed"], strict=True)]
         runs[name] = 100 * (np.array(start) - runs["honest"])
     lines = ["| algorithm | average | attack | honest clients | fall | by seed | fall, same average | caught | false "
              "alarms | ARI |", "|---|---|---|---|---|---|---|---|---|---|"]
-    order = {"none": 0, "label_flip": 1, "sign_flip": 2}
-    runs = runs.sort_values(["algorithm", "robust", "attack"], key=lambda c: c.map(order) if c.name == "attack" else c)
+    places = {"plain": 0, "clipped": 1, "trimmed": 2, "none": 0, "label_flip": 1, "sign_flip": 2}
+    runs = runs.sort_values(["algorithm", "robust", "attack"],
+                            key=lambda c: c if c.name == "algorithm" else c.map(places))
     for (algorithm, robust, attack), g in runs.groupby(["algorithm", "robust", "attack"], sort=False):
         g = g.sort_values("seed")
-        cells = [f"`{algorithm}`", "robust" if robust else "plain", str(attack).replace("_", " "),
+        cells = [f"`{algorithm}`", robust, str(attack).replace("_", " "),
                  f"{g['honest'].mean():.3f} ± {g['honest'].std():.3f}", f"{g['fall'].mean():.1f}",
                  ", ".join(f"{v:.1f}" for v in g["fall"]), f"{g['fall_same'].mean():.1f}",
                  "–" if g["caught"].isna().all() else f"{g['caught'].mean():.0%}", f"{g['false_alarms'].mean():.1%}",

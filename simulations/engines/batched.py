@@ -150,7 +150,7 @@ class BatchedGrid(InProcessGrid):
                 log.warning("a cohort of %d clients is answered for one by one: %s", len(called), reason)
             self.alone[reason] = self.alone.get(reason, 0) + len(called)
             return {c.place: self._handle(c.message) for c in called}
-        if sum(c.n_bytes for c in (*used.values(), cohort)) <= ROOM:
+        if first.asked.me.stays and sum(c.n_bytes for c in (*used.values(), cohort)) <= ROOM:
             used[key] = cohort
         if first.message.metadata.message_type == "train" and cohort.memory:
             self._remember(called, memory_name(cast(int, settings["job"])), cohort)
