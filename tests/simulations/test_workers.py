@@ -154,7 +154,15 @@ def test_memories_are_those_of_the_grid_in_this_process_and_go_there(grid):
     assert said(grid.send_and_receive(messages_for(grid))) == [n + 1 for n in counts]
 
 
-def test_an_interrupt_ends_workers_in_the_middle_of_their_work():
+@pytest.fixture
+def interruptible():
+    """A process that a shell has started in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_workers_in_the_middle_of_their_work(interruptible):
     others = below()
     with task_identity(RUN_ID), pytest.raises(KeyboardInterrupt), a_grid() as grid:
         processes = {*said(grid.send_and_receive(messages_for(grid)), "process")} | below() - others
@@ -238,7 +246,7 @@ def kill_a_worker(others):
     forker.children()[0].kill()
 
 
-def test_a_run_whose_worker_dies_says_so_and_goes_on_with_the_same_result(tmp_path):
+def test_a_run_whose_worker_dies_says_so_and_goes_on_with_the_same_result(tmp_path, interruptible):
     """FedRC's clients remember their weights, so the result depends on what they remember being saved, too."""
     file, config, here = tmp_path / "checkpoint", tiny(rounds=6, workers=2), get_engine("inprocess")
     with pytest.raises(KeyboardInterrupt):
