@@ -19,7 +19,22 @@ class Simulate(Protocol):
     def __call__(
         self, config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
     ) -> FederationResult:
-        """Run one federation, going on from ``checkpoint`` where the engine can."""
+        """Run one federation.
+
+        Parameters
+        ----------
+        config : what to run
+        checkpoint : file that is replaced after every round, and gone on from when it is there, where the engine can;
+            None: keep none
+        monitor : watches the rounds
+
+        Raises
+        ------
+        InputError
+            What does not fit together, before the first round.
+        RunStopped
+            Too few usable replies; a process of the engine that ended.
+        """
 
 
 def get_engine(name: str) -> Simulate:

@@ -93,12 +93,7 @@ def simulate(
     config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
 ) -> FederationResult:
     """Run a federation on the engine that :func:`choose` chooses; a run that goes on from a checkpoint keeps its own.
-
-    Parameters
-    ----------
-    config : what to run
-    checkpoint : file that is replaced after every round, and gone on from when it is there; the choice lies beside it
-    monitor : watches the rounds
+    The choice lies beside the checkpoint. See :class:`~simulations.engines.Simulate`.
     """
     note = checkpoint.with_suffix(".engine.json") if checkpoint else None
     if checkpoint and note and checkpoint.exists() and note.exists():

@@ -185,20 +185,8 @@ def bytes_of(me: Participant, k: int) -> int:
 def simulate(
     config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
 ) -> FederationResult:
-    """Run a federation in this process, clients side by side; the result is the in-process engine's up to rounding.
-
-    Parameters
-    ----------
-    config : what to run
-    checkpoint : file that is replaced after every round, and gone on from when it is there; None: keep none
-    monitor : watches the rounds
-
-    Raises
-    ------
-    InputError
-        What does not fit together, before the first round.
-    RunStopped
-        Too few usable replies.
+    """Run a federation in this process, clients side by side; the result is the in-process engine's up to rounding. See
+    :class:`~simulations.engines.Simulate`.
     """
 
     keep_freed_memory()

@@ -135,21 +135,7 @@ class InProcessGrid(Grid):
 def simulate(
     config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
 ) -> FederationResult:
-    """Run a federation in this process.
-
-    Parameters
-    ----------
-    config : what to run
-    checkpoint : file that is replaced after every round, and gone on from when it is there; None: keep none
-    monitor : watches the rounds
-
-    Raises
-    ------
-    InputError
-        What does not fit together, before the first round.
-    RunStopped
-        Too few usable replies.
-    """
+    """Run a federation in this process; see :class:`~simulations.engines.Simulate`."""
 
     def grid(nodes: Sequence[UserConfig], run_config: UserConfig) -> Grid:
         return InProcessGrid(simulated_app(), nodes, run_config)

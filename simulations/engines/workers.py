@@ -199,20 +199,8 @@ def loaded_app(config: str) -> ClientApp:
 def simulate(
     config: FederationConfig, *, checkpoint: Path | None = None, monitor: Monitor | None = None
 ) -> FederationResult:
-    """Run a federation in resident worker processes; the result is, bit for bit, that of engine inprocess.
-
-    Parameters
-    ----------
-    config : what to run
-    checkpoint : file that is replaced after every round, and gone on from when it is there; None: keep none
-    monitor : watches the rounds
-
-    Raises
-    ------
-    InputError
-        What does not fit together, before the first round.
-    RunStopped
-        Too few usable replies; a worker process that ended.
+    """Run a federation in resident worker processes; the result is, bit for bit, that of engine inprocess. See
+    :class:`~simulations.engines.Simulate`.
     """
     with ExitStack() as stack:
         def grid(nodes: Sequence[UserConfig], run_config: UserConfig) -> WorkersGrid:
