@@ -14,12 +14,13 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedclust.algorithms.base import Delivery, Report
+from fedclust.flwr_compat import contents_of
 from fedclust.guard import Guard, guarded, guarded_evidence
-from fedclust.messages import delivery, n_models, report_contents, settings_of
+from fedclust.messages import Record, delivery, n_models, report_contents, settings_of
 from fedclust.participant import Participant
 from fedclust.records import TensorRecord, signature
 from fedclust.run_config import versions
-from fedclust.task import Cohort, padded_length
+from fedclust.task import Cohort
 
 
 @dataclass
@@ -40,11 +41,7 @@ def form(content: RecordDict) -> Hashable:
 
 def alike(asked: Asked) -> Hashable:
     """Clients of which this is the same, with messages of one form, can be answered for as one cohort."""
-    me = asked.me
-    memory = tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
-    known = me.lengths if me.stays else (me.client.n_train,)  # those of the test would make the client, for its metrics
-    lengths = tuple(padded_length(n) for n in known) if me.model.has_gradient else ()
-    return id(me.config), id(me.algorithm), me.role, memory, lengths
+    return asked.me.kind, tuple((name, t.shape, t.dtype) for name, t in asked.memory.items())
 
 
 def hello(me: Participant) -> ConfigRecord:
@@ -63,10 +60,15 @@ def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     if measured:
         values |= _after(me, cohort, report)
     report = guarded([a.me for a in asked], _here(report), given, cohort.round, str(settings.get("federation", "")))
-    contents = report_contents(report, len(asked))
-    for a, content, row in zip(asked, contents, _rows(values, len(asked)), strict=True):
-        content["metrics"] = MetricRecord({"n": Guard(a.me).n_train, **row})
-    return contents
+    each = report_contents(report, len(asked))
+    said: dict[tuple[float, ...], MetricRecord] = {}  # clients that say the same share a record
+    for a, records, row in zip(asked, each, _rows(values, len(asked)), strict=True):
+        row = {"n": Guard(a.me).n_train, **row}
+        key = tuple(row.values())
+        if key not in said:
+            said[key] = MetricRecord({**row})
+        records["metrics"] = said[key]
+    return contents_of(each)
 
 
 def evaluate(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
@@ -74,25 +76,25 @@ def evaluate(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     me, b = asked[0].me, len(asked)
     models, weights = me.algorithm.local_predictor(cohort, _given(asked, cohort))
     values = cohort.evaluate(models, weights, hard=me.algorithm.hard) if Guard(me).measures else {}
-    contents = []
+    each: list[dict[str, Record]] = []
     for i, row in enumerate(_rows(values, b)):
         arrays = {} if Guard(me).noises else {"weights": weights[i].cpu()}
         if me.model.clusters:  # clusters are found among the nodes of all clients
             arrays["embedding"] = cohort.embedding(i, {name: t[i] for name, t in models.items()}, weights[i]).cpu()
-        contents.append(RecordDict({"arrays": TensorRecord(arrays), "metrics": MetricRecord(dict(row))}))
-    return contents
+        each.append({"arrays": TensorRecord(arrays), "metrics": MetricRecord(dict(row))})
+    return contents_of(each)
 
 
 def evidence(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     """What newcomers find out from a few labelled samples, in every trial."""
     algorithm, given = asked[0].me.algorithm, _given(asked, cohort)
-    contents = [RecordDict() for _ in asked]
+    each: list[dict[str, Record]] = [{} for _ in asked]
     for j, (m, draw) in enumerate(_trials(asked)):
         found = algorithm.local_evidence(_with_shots(asked, cohort, m, draw), given)
         found = guarded_evidence([a.me for a in asked], _here(found), j)
-        for content, own in zip(contents, report_contents(found, len(asked), prefix=f"{j}-"), strict=True):
-            content.update(own)
-    return contents
+        for records, own in zip(each, report_contents(found, len(asked), prefix=f"{j}-"), strict=True):
+            records |= own
+    return contents_of(each)
 
 
 def assigned(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
@@ -107,8 +109,8 @@ def assigned(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
             here = _with_shots(asked, cohort, m, draw)
             models = algorithm.local_adapted(here, models)
         each.append(_rows(here.evaluate(models, given.arrays["weights"][:, r], hard=algorithm.hard), len(asked)))
-    return [RecordDict({"metrics": MetricRecord({name: [row[i][name] for row in each] for name in each[0][i]})})
-            for i in range(len(asked))]
+    return contents_of([{"metrics": MetricRecord({name: [row[i][name] for row in each] for name in each[0][i]})}
+                        for i in range(len(asked))])
 
 
 ANSWERS = {"train": train, "evaluate": evaluate, "query.evidence": evidence, "evaluate.assigned": assigned}

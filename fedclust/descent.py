@@ -101,7 +101,7 @@ def side_by_side(
     ------
     (J, b) samples of the jobs that have a batch left, and which of them are real
     """
-    n = torch.tensor([len(of[0]) for of in orders])
+    n = torch.tensor([of[0].shape[0] for of in orders])
     epochs, a_epoch = len(orders[0]), -(-n // size)
     flat = torch.cat([order for of in orders for order in of])
     begin = torch.cat([n.new_zeros(1), (n * epochs).cumsum(0)[:-1]])

@@ -6,22 +6,32 @@ ConfigRecord ``settings``; a report the same without settings. One client's tens
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedclust.algorithms.base import Delivery, Payload, Report, State, models
 from fedclust.models import Params
 from fedclust.records import TensorRecord, gathered, n_bytes, pack
 
+Record = ArrayRecord | ConfigRecord | MetricRecord
 Setting = str | int | float | bool | list[int] | list[float]
 
 
 def tensor_bytes(contents: Iterable[RecordDict]) -> int:
     """Bytes of all tensors in these messages: what travels, without names and headers."""
-    return n_bytes(r for content in contents for r in content.values() if isinstance(r, ArrayRecord))
+    times: Counter[int] = Counter()  # many messages share their content
+    by_times: dict[int, list[ArrayRecord]] = {}
+    once: dict[int, RecordDict] = {}
+    for content in contents:
+        once[id(content)] = content
+        times[id(content)] += 1
+    for i, count in times.items():
+        by_times.setdefault(count, []).extend(r for r in once[i].values() if isinstance(r, ArrayRecord))
+    return sum(count * n_bytes(records) for count, records in by_times.items())
 
 
 class Packer:
@@ -33,14 +43,18 @@ class Packer:
         self._packed: dict[tuple[str, int], TensorRecord] = {}
         self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self._contents: dict[tuple[Any, ...], RecordDict] = {}
+        self._settings: Mapping[str, Setting] | None = None
+        self._said: tuple[Any, ...] = ()  # the settings of the last content, as part of a key
 
     def content(self, payload: Payload, settings: Mapping[str, Setting] | None = None) -> RecordDict:
         """A message's content; ``settings`` travel beside the payload's phase.
 
         Payloads that say the same share one: to make and check a record takes Flower longer than a small model's step.
         """
-        said = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in (settings or {}).items())
-        key = (payload.family, tuple(payload.groups), payload.phase, said)
+        if settings is not self._settings:
+            self._settings = settings
+            self._said = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in (settings or {}).items())
+        key = (payload.family, tuple(payload.groups), payload.phase, self._said)
         content = self._contents.get(key)
         if content is None:
             content = RecordDict({f"model-{j}": self._model(payload.family, k) for j, k in enumerate(payload.groups)})
@@ -78,16 +92,16 @@ def delivery(contents: Sequence[RecordDict]) -> Delivery:
     return Delivery(_models(contents), _arrays(contents), str(settings_of(contents[0])["phase"]))
 
 
-def report_contents(report: Report, b: int, prefix: str = "") -> list[RecordDict]:
-    """The reports of a cohort's B clients as messages' contents; ``prefix`` sets apart several in one message."""
+def report_contents(report: Report, b: int, prefix: str = "") -> list[dict[str, Record]]:
+    """The reports of a cohort's B clients as records; ``prefix`` sets apart several in one message."""
     k = next(iter(report.models.values())).shape[1] if report.models else 0
-    contents = []
-    for i in range(b):
-        content = RecordDict({f"{prefix}model-{j}": TensorRecord(report.models, (i, j)) for j in range(k)})
-        if report.arrays:
-            content[f"{prefix}arrays"] = TensorRecord(report.arrays, (i,))
-        contents.append(content)
-    return contents
+    names = [f"{prefix}model-{j}" for j in range(k)]
+    each: list[dict[str, Record]] = [
+        {name: TensorRecord(report.models, (i, j)) for j, name in enumerate(names)} for i in range(b)]
+    if report.arrays:
+        for i, records in enumerate(each):
+            records[f"{prefix}arrays"] = TensorRecord(report.arrays, (i,))
+    return each
 
 
 def reports(contents: Sequence[RecordDict], prefix: str = "") -> Report:

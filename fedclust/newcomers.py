@@ -49,9 +49,7 @@ def meet_newcomers(
     settings = {"job": job, "round": config.rounds}
 
     def ask(kind: str, contents: dict[str, RecordDict]) -> tuple[dict[str, RecordDict], dict[str, str]]:
-        sent = Sent({})
-        for client, content in contents.items():
-            sent.add(client, registry.nodes[client], content, kind, config.timeout, "newcomers")
+        sent = Sent.addressed(contents, registry.nodes, kind, config.timeout, "newcomers")
         replies, failed = exchange(grid, sent, config.timeout) if contents else ({}, {})
         found.bytes_down += tensor_bytes(contents.values())
         found.bytes_up += tensor_bytes(replies.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from fedclust.data.client import ClientData, Federation, Pending, Split
 from fedclust.data.spec import FederationSpec
 from fedclust.models import Model, ModelConfig
 from fedclust.run_config import config_text, jobs
-from fedclust.task import Cohort, Training, stream
+from fedclust.task import Cohort, Training, padded_length, stream
 from graphclust.graph import InputError
 
 ALL = -1
@@ -55,6 +55,13 @@ class Participant:
     def lengths(self) -> tuple[int, int, int]:
         """Samples to train on, of the test and of the validation."""
         return len(self.data.train), len(self.data.test), len(self.data.validation)
+
+    @cached_property
+    def kind(self) -> Hashable:
+        """Clients of one kind compute the same on data that are padded to the same lengths."""
+        known = self.lengths if self.stays else (self.client.n_train,)  # to know the others it would have to be made
+        lengths = tuple(map(padded_length, known)) if self.model.has_gradient else ()
+        return id(self.config), id(self.algorithm), self.role, lengths
 
     @cached_property
     def algorithm(self) -> FederatedAlgorithm:

@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedclust.algorithms.base import Report
+from fedclust.flwr_compat import messages_to
 from fedclust.messages import reports
 from fedclust.records import Signature, TensorRecord, pack, unpack
 from fedclust.run_config import versions
@@ -54,9 +55,14 @@ class Sent:
 
     messages: dict[str, Message]
 
-    def add(self, client: str, node: int, content: RecordDict, kind: str, timeout: float, group: str) -> None:
-        """Address one message; a reply later than ``timeout`` seconds is void."""
-        self.messages[client] = Message(content, node, kind, ttl=timeout, group_id=group)
+    @classmethod
+    def addressed(
+        cls, contents: Mapping[str, RecordDict], nodes: Mapping[str, int], kind: str, timeout: float, group: str
+    ) -> Sent:
+        """One message a client, to its node; a reply later than ``timeout`` seconds is void."""
+        to = [nodes[client] for client in contents]
+        messages = messages_to(to, list(contents.values()), kind, ttl=timeout, group_id=group)
+        return cls(dict(zip(contents, messages, strict=True)))
 
     def sort(self, replies: Iterable[Message], timeout: float) -> tuple[dict[str, RecordDict], dict[str, str]]:
         """Replies by client, and the reason of every client without one, both in the order of the client ids.
@@ -131,11 +137,9 @@ def find_again(grid: Grid, registry: Registry, timeout: float, job: int = 0) -> 
 
 def _greet(grid: Grid, nodes: list[int], timeout: float, job: int) -> tuple[dict[int, Any], dict[str, str]]:
     """What each of these nodes says about its client, and the reasons of those that say nothing."""
-    sent = Sent({})
-    for node in nodes:
-        content = RecordDict({"settings": ConfigRecord({"job": job, "phase": "hello"})})
-        sent.add(f"node {node}", node, content, "query.hello", timeout, "hello")
-    contents, failed = exchange(grid, sent, timeout)
+    named = {f"node {node}": node for node in nodes}
+    asked = {name: RecordDict({"settings": ConfigRecord({"job": job, "phase": "hello"})}) for name in named}
+    contents, failed = exchange(grid, Sent.addressed(asked, named, "query.hello", timeout, "hello"), timeout)
     return {int(name.removeprefix("node ")): c["hello"] for name, c in contents.items()}, failed
 
 

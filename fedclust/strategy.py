@@ -260,13 +260,12 @@ class ClusteredStrategy(Strategy):
     def _address(self, payloads: dict[str, Payload], kind: str, settings: dict[str, Setting]) -> list[Message]:
         """Messages with these payloads, in the order of the client ids."""
         packer, group, registry = Packer(self._state), str(settings["round"]), self._registry
-        self._sent, self._payloads = Sent({}), payloads
+        self._payloads = payloads
         self._shapes = {c: packer.shapes(p.family) if p.groups else {} for c, p in payloads.items()}
         about = {"job": self._job, "federation": self._federation, **settings}
         contents = {client: packer.content(payload, about) for client, payload in payloads.items()}
         self._bytes_down = tensor_bytes(contents.values())
-        for client, content in contents.items():
-            self._sent.add(client, registry.nodes[client], content, kind, self.config.timeout, group)
+        self._sent = Sent.addressed(contents, registry.nodes, kind, self.config.timeout, group)
         return list(self._sent.messages.values())
 
     def _too_few(self, what: str, sound: int, needed: int, failures: dict[str, str]) -> str:

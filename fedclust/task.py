@@ -35,7 +35,7 @@ class Training(BaseModel):
 
 def stream(seed: int, *keys: object) -> torch.Generator:
     """A generator that depends on ``seed`` and the names only: not on the machine, the order of calls or the others."""
-    text = "/".join(str(k) for k in (seed, *keys))
+    text = "/".join(map(str, (seed, *keys)))
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
 
 
@@ -187,7 +187,7 @@ class Cohort:
     ) -> Params:
         """All models of all clients side by side, the clients with the most steps first."""
         b, k = next(iter(params.values())).shape[:2]
-        steps = torch.tensor([-(-len(of[0]) // size) for of in orders])
+        steps = torch.tensor([-(-of[0].shape[0] // size) for of in orders])
         sort = steps.argsort(descending=True, stable=True)
         sorted_already = bool((sort.diff() == 1).all())
         back = sort.argsort().to(self.device)

@@ -31,7 +31,7 @@ class Split:
     y: Tensor
 
     def __len__(self) -> int:
-        return len(self.y)
+        return self.y.shape[0]  # len() of a tensor takes as long as to draw its order
 
 
 @dataclass(frozen=True)

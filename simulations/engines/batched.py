@@ -20,6 +20,7 @@ from fedclust.answers import ANSWERS, Asked, alike, form
 from fedclust.client_app import Load, client_app, memory_name
 from fedclust.config import FederationConfig
 from fedclust.data.client import ROOM
+from fedclust.flwr_compat import replies_to
 from fedclust.messages import n_models, settings_of
 from fedclust.participant import Participant
 from fedclust.records import pack, unpack
@@ -117,8 +118,8 @@ class BatchedGrid(InProcessGrid):
             me = self._load(context, job)
         except Exception:
             return None  # the client's app says what is wrong
-        held = context.state.get(memory_name(job))
-        memory = dict(unpack(cast(ArrayRecord, held))) if held is not None else {}
+        name = memory_name(job)
+        memory = dict(unpack(cast(ArrayRecord, context.state[name]))) if name in context.state else {}
         return _Called(place, message, context, Asked(me, message.content, memory))
 
     def _cut(self, together: list[_Called]) -> Iterable[list[_Called]]:
@@ -154,7 +155,8 @@ class BatchedGrid(InProcessGrid):
             used[key] = cohort
         if first.message.metadata.message_type == "train" and cohort.memory:
             self._remember(called, memory_name(cast(int, settings["job"])), cohort)
-        return {c.place: self._reply(c.message, content) for c, content in zip(called, answers, strict=True)}
+        replies = replies_to([c.message for c in called], answers)
+        return {c.place: self._named(reply) for c, reply in zip(called, replies, strict=True)}
 
     def _remember(self, called: list[_Called], name: str, cohort: Cohort) -> None:
         for i, c in enumerate(called):  # copies: a row would keep the whole cohort's memory alive
