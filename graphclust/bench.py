@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 from collections.abc import Iterator
@@ -87,7 +88,11 @@ class BenchConfig(BaseModel):
                     if twin is not run:
                         raise InputError(f"{twin.name!r} and {run.name!r} are the same run on {data}; remove one")
         if unused:
-            raise InputError(f"no method here has the parameter {sorted(unused)[0]!r}; see graphclust list methods")
+            wrong = sorted(unused)[0]
+            takes = dict.fromkeys(p for run in out.values() for p in run.params)
+            near = difflib.get_close_matches(wrong, takes, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"no method here has the parameter {wrong!r}; {hint}they have: {', '.join(takes)}")
         return list(out.values())
 
     def fingerprint(self) -> str:

@@ -128,8 +128,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is no npz file, or a truncated one ({e})") from e
     except InputError:
         raise
-    except ValueError as e:  # numpy's word for pickled content, and for text
-        raise InputError(f"{path} is no npz file of plain arrays; pickled objects are not read ({e})") from e
+    except ValueError as e:  # numpy takes whatever is no archive for a pickle, and advises to load it unsafely
+        raise InputError(
+            f"{path} is no npz file of plain arrays (numpy.savez writes them); text and pickled objects are not read"
+        ) from e
 
 
 def _scipy_matrix(path: Path) -> sp.coo_array:
@@ -156,11 +158,10 @@ def _features(arrays: dict[str, np.ndarray], path: Path) -> Any:
 
 
 def _node_count(arrays: dict[str, np.ndarray], common: dict[str, Any], ids: np.ndarray) -> int:
+    rows = {key: common[key].shape[0] for key in ("y", "node_id", "x") if common[key] is not None}
     if "n" in arrays:
         return int(arrays["n"])
-    for key in ("y", "node_id"):
-        if common[key] is not None:
-            return len(common[key])
-    if common["x"] is not None:
-        return int(common["x"].shape[0])
-    return int(ids.max()) + 1 if ids.size else 0
+    if len(set(rows.values())) > 1:
+        words = ", ".join(f"{key} has {count}" for key, count in rows.items())
+        raise InputError(f"the arrays of the nodes differ in length: {words}; there must be one row per node")
+    return next(iter(rows.values()), int(ids.max()) + 1 if ids.size else 0)

@@ -152,9 +152,13 @@ class GraphClusterer(ClusterMixin, BaseEstimator, ABC):
         if isinstance(k, Integral) and not 1 <= int(k) <= graph.n:
             raise InputError(f"n_clusters = {k}; it must lie in 1..n, and the graph has n = {graph.n} nodes")
         if self.needs_features and graph.x is None:
+            from graphclust.methods import get_method, method_names
+
+            classes = {name: get_method(name) for name in method_names()}
+            without = [m for m, c in classes.items() if not (c.needs_features or c.temporal or c.private)]
             raise InputError(
                 f"{self.name} works on node features and the data has none; add features, or use a method that does "
-                "without: leiden, leiden_auto, louvain, spectral"
+                f"without: {', '.join(without)}"
             )
 
 

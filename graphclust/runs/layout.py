@@ -85,7 +85,7 @@ def terminal_tables(tables: Iterable[Table], short: Mapping[str, str]) -> list[R
     """One rich table each; the best value of each metric is bold; ``short`` holds headings for a narrow terminal."""
     out = []
     for table in tables:
-        rich = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        rich = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=0)
         for i, heading in enumerate(table.columns):
             rich.add_column(short.get(heading, heading), justify="right" if i else "left", overflow="fold")
         for row in table.rows:

@@ -149,6 +149,10 @@ def test_broken_files_are_named(here):
         with pytest.raises(InputError, match=words) as e:
             load(name)
         assert name in str(e.value)
+    (here / "e.npz").write_text("hello")
+    with pytest.raises(InputError, match="savez writes them") as e:
+        load("e.npz")
+    assert "allow_pickle" not in str(e.value), "numpy's advice is to load it unsafely"
     np.savez(here / "good.npz", edge_index=np.zeros((2, 5), int))
     (here / "cut.npz").write_bytes((here / "good.npz").read_bytes()[:100])
     with pytest.raises(InputError, match=r"cut\.npz is no npz file, or a truncated one"):
@@ -168,6 +172,7 @@ def test_broken_files_are_named(here):
     ({"edge_index": np.array([[0], [1]]), "x_data": np.array([1.0, np.nan]), "x_indices": np.array([0, 2]),
       "x_indptr": np.array([0, 1, 2]), "x_shape": np.array([2, 3])}, "first is nan at row 1, column 2"),
     ({"edge_index": np.empty((2, 0), int)}, "empty graph"),
+    ({"edge_index": np.array([[0], [1]]), "x": np.ones((3, 2)), "y": np.zeros(2, int)}, "y has 2, x has 3"),
     ({"edge_index": np.array([{}, 1], dtype=object)}, "pickled objects are not read"),
 ])
 def test_npz_refusals(here, arrays, words):

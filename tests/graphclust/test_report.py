@@ -101,6 +101,16 @@ def test_terminal_table_fits_eighty_columns(store):
     assert all(word in text for word in ("leiden", "louvain", "3 of 5", "0 of 1", "0.620", "±.016"))
 
 
+def test_names_are_not_folded_on_a_narrow_terminal(store):
+    seven = {m: 0.5 for m in ("acc", "nmi", "ari", "f1", "modularity", "conductance_weighted")}
+    for seed in range(3):
+        put(store, "leiden_auto", seed=seed, metrics={m: v + seed / 10 for m, v in seven.items()})
+        put(store, "pamc", label="pamc (3 networks)", seed=seed, metrics=seven, n_clusters=2)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(*terminal_tables(tables(frame(store.records())), NARROW))
+    assert "leiden_auto " in console.file.getvalue() and "3 networks" in console.file.getvalue()
+
+
 def test_markdown_latex_and_csv(store):
     df = frame(full_store(store))
     assert re.search(r"\| leiden +\| .*\*\*0.620 ± 0.016\*\*", to_markdown(tables(df), NOTE))
