@@ -2,8 +2,11 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,23 @@ def test_imports_run_one_way(path):
     assert not names & {"tests", *ROOMS[ROOMS.index(room) + 1:]}
     if room == "graphclust" or (room == "fedclust" and path.name not in FLOWER):
         assert "flwr" not in names
+
+
+def plain(requirement: str) -> str:
+    """The normalised name of the distribution that a requirement asks for."""
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {plain(r) for r in project["dependencies"]}
+    used = set().union(*(imported(ast.parse(path.read_text())) for path in SOURCES))
+    providers = packages_distributions()
+    for name in used - set(sys.stdlib_module_names) - set(ROOMS):
+        assert {plain(d) for d in providers[name]} & declared, f"{name} is imported and not in pyproject.toml"
+    pinned = {plain(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1].isalpha()}
+    extras = {plain(r) for group in project["optional-dependencies"].values() for r in group} - {"graphclust"}
+    assert declared | extras <= pinned
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "graphclust/methods").glob("*.py")), ids=lambda p: p.name)
