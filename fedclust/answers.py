@@ -18,6 +18,7 @@ from fedclust.flwr_compat import contents_of
 from fedclust.guard import Guard, guarded, guarded_evidence
 from fedclust.messages import Record, delivery, n_models, report_contents, settings_of
 from fedclust.participant import Participant
+from fedclust.probation import PHASE
 from fedclust.records import TensorRecord, signature
 from fedclust.run_config import versions
 from fedclust.task import Cohort
@@ -56,7 +57,8 @@ def train(asked: Sequence[Asked], cohort: Cohort) -> list[RecordDict]:
     given = _given(asked, cohort)
     measured = bool(settings["evaluate"]) and given.phase == "train" and Guard(me).measures
     values = _before(me, cohort, given) if measured else {}
-    report = me.algorithm.local_step(cohort, given)
+    on_probation = given.phase == PHASE
+    report = (me.algorithm.local_probation if on_probation else me.algorithm.local_step)(cohort, given)
     if measured:
         values |= _after(me, cohort, report)
     report = guarded([a.me for a in asked], _here(report), given, cohort.round, str(settings.get("federation", "")))

@@ -20,7 +20,10 @@ class Robust(BaseModel):
     clip: Annotated[float, Field(gt=0)] | Literal["median"] | None = None
     """Longest update: a length, or the median of the lengths in the group; longer ones are scaled down to it."""
     exclude: bool = False
-    """Suspects (see :mod:`fedclust.suspects`) are not asked again; False: they are reported only."""
+    """Suspects (see :mod:`fedclust.suspects` and ``probation``) are not asked again; False: they are reported only."""
+    probation: Annotated[int, Field(ge=0)] = 0
+    """Rounds before all others, of everybody, in which nothing is learned but who sends updates that point against the
+    others' (see :mod:`fedclust.probation`). 5 are plenty."""
     alarm: Annotated[float, Field(gt=0)] = 3.5
     """Modified z-score from which a client is suspected; 3.5: Iglewicz and Hoaglin, 1993, ISBN 9780873892476."""
     unusable_rounds: Annotated[int, Field(ge=1)] = 5

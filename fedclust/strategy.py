@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fedclust import probation
 from fedclust.algorithms.base import Payload, Reports, State
 from fedclust.config import FederationConfig
 from fedclust.messages import Packer, Setting, tensor_bytes
@@ -50,9 +51,9 @@ class KeepsMemories(Protocol):
 class ClusteredStrategy(Strategy):
     """Runs one algorithm: handshake, preparation rounds, rounds, evaluation of every client, newcomers.
 
-    Rounds are numbered from 0; preparation rounds are negative, and the last of them are left out when the algorithm is
-    prepared before. Replies are summed in the order of the client ids, so the result does not depend on which comes
-    first.
+    Rounds are numbered from 0; those of the probation, and then of the preparation, are negative, and the last of the
+    preparation are left out when the algorithm is prepared before. Replies are summed in the order of the client ids,
+    so the result does not depend on which comes first.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class ClusteredStrategy(Strategy):
         self._registry = handshake(grid, self._expected, self.config.timeout, self._job)
         n = len(self._registry.ids)
         self.config.check(n)
-        first = -self.algorithm.preparation_rounds(n)
+        first = -self.algorithm.preparation_rounds(n) - self.config.robust.probation
         self._begin(grid)
         self._monitor.start(self.config.rounds - first, self.config.name)
         while (r := self._next_round(first)) < self.config.rounds:
@@ -120,6 +121,10 @@ class ClusteredStrategy(Strategy):
         """The round's messages; ``arrays`` and ``config`` are not used: the strategy's own state says what is sent."""
         c, ids = self.config, self._registry.ids
         self._state = {**self._state, "round": torch.tensor(server_round)}
+        if self._on_probation(server_round):
+            self._state = probation.begun(self._state, self.model, c.seed)
+            return self._address(dict.fromkeys(ids, probation.payload()), "train",
+                                 {"round": server_round, "evaluate": False})
         measure = c.evaluate_every > 0 and server_round % c.evaluate_every == 0
         out = excluded(self._history.rounds, len(ids), c.robust)
         asked = [i for i, client in enumerate(ids) if client not in out]
@@ -148,7 +153,8 @@ class ClusteredStrategy(Strategy):
         sizes = torch.tensor(self._registry.n, dtype=torch.float32)
         phase = next(iter(self._payloads.values())).phase
         stack = Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust)
-        before, self._state = self._state, self.algorithm.update(self._state, stack)
+        move = probation.judged if phase == probation.PHASE else self.algorithm.update
+        before, self._state = self._state, move(self._state, stack)
         values = _table({client: contents[client] for client in sound}, position)
         agreement = agreement_of(before, self._state, [self._payloads[client] for client in sound], stack)
         means = {name: mean(t) for name, t in values.items()}
@@ -161,6 +167,8 @@ class ClusteredStrategy(Strategy):
                                 "agreement": nobody.index_copy(0, at, agreement)})
         row["unusable"] = list(unsound)
         row["suspects"] = suspects(self._history.tables["agreement"], self._registry.ids, self.config.robust)
+        if phase == probation.PHASE and not self._on_probation(server_round + 1):
+            self._state, row["suspects"] = probation.verdict(self._state, self._registry.ids, self.config.robust)
         return None, MetricRecord({name: value for name, value in means.items() if value is not None})
 
     def configure_evaluate(
@@ -222,7 +230,10 @@ class ClusteredStrategy(Strategy):
     def _next_round(self, first: int) -> int:
         """The round after the last that was run; 0 once the algorithm is prepared."""
         r = self._history.rounds[-1]["round"] + 1 if self._history.rounds else first
-        return 0 if r < 0 and self.algorithm.prepared(self._state) else r
+        return 0 if r < 0 and not self._on_probation(r) and self.algorithm.prepared(self._state) else r
+
+    def _on_probation(self, r: int) -> bool:
+        return r < -self.algorithm.preparation_rounds(len(self._registry.ids))
 
     def _round(self, grid: Grid, r: int) -> None:
         clock = time.perf_counter()

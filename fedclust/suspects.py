@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fedclust.algorithms.base import Payload, Reports, State, models
+from fedclust.probation import PHASE
 from fedclust.robust import Robust
 
 WINDOW, LEAST_ROUNDS = 10, 5
@@ -116,6 +117,8 @@ def excluded(rounds: Sequence[Mapping[str, Any]], n_clients: int, robust: Robust
         first: dict[str, str] = {}
         for row in rounds:
             for client, z in row.get("suspects", {}).items():
-                first.setdefault(client, f"suspected in round {row['round']} (z = {z:g})")
+                reason = (f"on probation its updates pointed against the others' (cosine {z:g})"
+                          if row.get("phase") == PHASE else f"suspected in round {row['round']} (z = {z:g})")
+                first.setdefault(client, reason)
         out |= dict(list(first.items())[: int(robust.share * n_clients)])
     return out

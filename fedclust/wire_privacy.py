@@ -178,6 +178,9 @@ def check(config: FederationConfig) -> None:
                          "take fedem, community with similarity updates, or label_histogram noised")
     if privacy.clip is None:
         return
+    if config.robust.probation:
+        raise InputError(f"robust.probation = {config.robust.probation} with privacy.clip: whose update points where "
+                         "cannot be told under noise that covers the update; leave one of the two out")
     if config.clusters:
         raise InputError("privacy.clip: clients who cluster their nodes send the embedding of every node in the end, "
                          "which no noise covers; leave clip out, or let the clients classify")

@@ -90,7 +90,14 @@ class _Spoiling:
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """The honest report with its models spoilt."""
-        report, attack = self.inner.local_step(cohort, delivery), self.attack
+        return self._spoilt(self.inner.local_step(cohort, delivery), cohort, delivery)
+
+    def local_probation(self, cohort: Cohort, delivery: Delivery) -> Report:
+        """The same before the first round."""
+        return self._spoilt(self.inner.local_probation(cohort, delivery), cohort, delivery)
+
+    def _spoilt(self, report: Report, cohort: Cohort, delivery: Delivery) -> Report:
+        attack = self.attack
         if not report.models:
             return report
         if attack.kind == "sign_flip":

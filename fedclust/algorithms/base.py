@@ -184,6 +184,10 @@ class FederatedAlgorithm(BaseModel, ABC):
         """What clients do in a round: by default, train every model that they were sent."""
         return Report(cohort.train(delivery.models, self.training))
 
+    def local_probation(self, cohort: Cohort, delivery: Delivery) -> Report:
+        """What clients do in a round of :mod:`fedclust.probation`, the same in all algorithms: train what was sent."""
+        return Report(cohort.train(delivery.models, self.training))
+
     def local_predictor(self, cohort: Cohort, delivery: Delivery) -> tuple[Params, Tensor]:
         """The models (B, k, ...) and weights (B, k) with which the clients predict, given what was delivered."""
         one = next(iter(delivery.models.values()))

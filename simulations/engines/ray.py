@@ -259,7 +259,8 @@ class _Watch:
     def _tell(self, held: Checkpoint | FederationResult) -> None:
         if self._told < 0:
             config, self._told = self._configs[self._job], 0
-            self._monitor.start(config.rounds + config.make().preparation_rounds(len(held.ids)), config.name)
+            before = config.robust.probation + config.make().preparation_rounds(len(held.ids))
+            self._monitor.start(config.rounds + before, config.name)
         for row in held.history.rounds[self._told:]:
             values = {name: value for name, value in row["mean"].items() if value is not None}
             self._monitor.step(self._told, values)
