@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedclust.algorithms import FederatedAlgorithm, make_algorithm
+from fedclust.algorithms import FederatedAlgorithm
 from fedclust.config import FederationConfig
 from fedclust.data.client import ClientData, Federation, Pending, Split
 from fedclust.data.spec import FederationSpec
 from fedclust.models import Model, ModelConfig
 from fedclust.run_config import config_text, jobs
-from fedclust.task import Cohort, Training, padded_length, stream
+from fedclust.task import Cohort, padded_length, stream
 from graphclust.graph import InputError
 
+# By the config's identity: its content may be long, the groups of all clients for one.
+_MADE: deque[tuple[FederationConfig, FederatedAlgorithm]] = deque(maxlen=8)
 ALL = -1
 """As a number of shots: every labelled sample that the client has."""
 
@@ -65,9 +67,8 @@ class Participant:
 
     @cached_property
     def algorithm(self) -> FederatedAlgorithm:
-        """The algorithm with its settings; clients of equal config have the same object."""
-        c = self.config
-        return _algorithm(c.algorithm, json.dumps(c.settings), c.training)
+        """The algorithm with its settings; clients of one config have the same object."""
+        return _algorithm(self.config)
 
     @cached_property
     def model(self) -> Model:
@@ -139,9 +140,12 @@ def _federation(spec: str) -> Federation:
     return build_federation(FederationSpec.model_validate_json(spec))
 
 
-@lru_cache(maxsize=8)
-def _algorithm(name: str, settings: str, training: Training) -> FederatedAlgorithm:
-    return make_algorithm(name, json.loads(settings), training)
+def _algorithm(config: FederationConfig) -> FederatedAlgorithm:
+    for known, algorithm in _MADE:
+        if known is config:
+            return algorithm
+    _MADE.appendleft((config, config.make()))
+    return _MADE[0][1]
 
 
 @lru_cache(maxsize=8)

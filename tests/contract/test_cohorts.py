@@ -174,9 +174,11 @@ def test_attackers_send_the_same_in_a_cohort(kind):
 
 
 def test_attackers_of_one_kind_have_one_algorithm_and_liars_about_labels_the_honest_one():
+    config = {kind: settings("fedcollab", settings={"inner_settings": {}}, attack=Attack(kind=kind))
+              for kind in ("noise", "nan", "sign_flip", "label_flip")}
+
     def person(cls, kind, client):
-        config = settings("fedcollab", settings={"inner_settings": {}}, attack=Attack(kind=kind))
-        return cls(config, client, 4).algorithm
+        return cls(config[kind], client, 4).algorithm
 
     a, b = some((5, 6))
     assert person(Attacker, "noise", a) is person(Attacker, "noise", b)
