@@ -49,18 +49,20 @@ class LabelShift(Settings):
 
 
 class Bootstrap(Settings):
-    """Drawing with replacement, every drawn image then moved and made noisy so that no two are the same.
+    """Drawing with replacement, the drawn images then moved and made noisy so that no two are the same.
 
     Parameters
     ----------
     pixel_shift : images move by -pixel_shift..pixel_shift pixels
     axes : "horizontal", or "both", each by its own draw
     noise : standard deviation of the Gaussian noise added, on the scale [0, 1]
+    varied : "all" images, or those to "train" on; the others then stay as they are in the source
     """
 
     pixel_shift: NonNegativeInt = 1
     axes: Literal["horizontal", "both"] = "horizontal"
     noise: Annotated[float, Field(ge=0)] = 0.05
+    varied: Literal["all", "train"] = "all"
 
 
 class Draw(Settings):
@@ -175,10 +177,8 @@ def draw_indices(
     return rng.permutation(np.concatenate(chosen))
 
 
-def vary(x: np.ndarray, bootstrap: Bootstrap | None, rng: np.random.Generator) -> np.ndarray:
+def vary(x: np.ndarray, bootstrap: Bootstrap, rng: np.random.Generator) -> np.ndarray:
     """Move and add noise to drawn samples; vectors are not moved, images are clipped to [0, 1]."""
-    if bootstrap is None:
-        return x
     images = x.ndim == 4
     if images and bootstrap.pixel_shift:
         x = translate(x, bootstrap.pixel_shift, rng, vertical=bootstrap.axes == "both")

@@ -109,6 +109,8 @@ class _Drawing:
         """``n`` samples of the pool of that name, as the client sees them."""
         rng = stream(self._spec.seed, i, pool)
         chosen = draw_indices(self._pool(i, pool), n=n, rng=rng, **how)
-        x = vary(self._samples.take(chosen), self._draw.bootstrap, rng)
+        x, bootstrap = self._samples.take(chosen), self._draw.bootstrap
+        if bootstrap is not None and (pool == "train" or bootstrap.varied == "all"):
+            x = vary(x, bootstrap, rng)
         x = corrupt(x, self.planted.corruption(i), rng)
         return Split(torch.from_numpy(x), self.planted.labels(i, self._samples.y[chosen]))
