@@ -106,6 +106,17 @@ _ENTRIES = [
           file="dblp"),
 ]
 
+PYG_SETS = {
+    "amazon_photo": "Amazon/Photo",
+    "amazon_computers": "Amazon/Computers",
+    "coauthor_cs": "Coauthor/CS",
+    "coauthor_physics": "Coauthor/Physics",
+    "wikics": "WikiCS",
+    "blogcatalog": "AttributedGraphDataset/BlogCatalog",
+    "flickr": "AttributedGraphDataset/Flickr",
+}
+"""The class of torch_geometric, and the set's name in it, of each set of the kind pyg."""
+
 CATALOGUE: dict[str, Entry] = {e.name: e for e in _ENTRIES}
 
 
@@ -168,8 +179,19 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "graphclust"
 
 
+def pyg_folder(which: str) -> Path:
+    """Where torch_geometric's ``Class/Name`` is kept; it appears in one rename, when download and reading are done."""
+    return cache_folder() / "pyg" / which.replace("/", "-")
+
+
 def cached(name: str) -> Path | None:
-    """The cached file, ``NAME-<first 16 hex digits of its sha256>.npz``: content and checksum appear in one rename."""
+    """The cached file, ``NAME-<first 16 hex digits of its sha256>.npz``: content and checksum appear in one rename.
+
+    Of a set of torch_geometric its folder.
+    """
+    which = PYG_SETS.get(name, name.removeprefix("pyg:") if name.startswith("pyg:") else "")
+    if which:
+        return pyg_folder(which) if pyg_folder(which).is_dir() else None
     return next(iter(sorted(cache_folder().glob(f"{name}-{'[0-9a-f]' * 16}.npz"))), None)
 
 

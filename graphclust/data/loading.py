@@ -12,11 +12,11 @@ from torch_geometric.data import Data, TemporalData
 from graphclust.data import embedded_sets
 from graphclust.data.archives import ARCHIVED, load_archived
 from graphclust.data.assemble import CHOICES, EdgePolicy
-from graphclust.data.catalogue import CATALOGUE, check_params, local_copy, unknown_name
+from graphclust.data.catalogue import CATALOGUE, PYG_SETS, check_params, local_copy, unknown_name
 from graphclust.data.files import READERS, read_file, suffix
 from graphclust.data.generators import GENERATORS
 from graphclust.data.npz import read_npz
-from graphclust.data.pyg import PYG_SETS, load_pyg
+from graphclust.data.pyg import load_pyg
 from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,8 @@ from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
 
 from graphclust.data.assemble import EdgePolicy, build
-from graphclust.data.catalogue import CATALOGUE, cache_folder, offline
+from graphclust.data.catalogue import CATALOGUE, offline, pyg_folder
 from graphclust.graph import InputError
-
-PYG_SETS = {
-    "amazon_photo": "Amazon/Photo",
-    "amazon_computers": "Amazon/Computers",
-    "coauthor_cs": "Coauthor/CS",
-    "coauthor_physics": "Coauthor/Physics",
-    "wikics": "WikiCS",
-    "blogcatalog": "AttributedGraphDataset/BlogCatalog",
-    "flickr": "AttributedGraphDataset/Flickr",
-}
 
 _SAFE = [Data, DataEdgeAttr, DataTensorAttr, BaseStorage, GlobalStorage, NodeStorage, EdgeStorage]
 
@@ -45,26 +36,40 @@ def load_pyg(which: str, name: str | None = None) -> Data:
     if not inspect.isclass(cls) or not issubclass(cls, Dataset):
         raise InputError(f"torch_geometric has no data set class {kind!r}; write pyg:Class or pyg:Class/Name, such as "
                          "pyg:Planetoid/Cora")
+    root, here = pyg_folder(which), pyg_folder(which).is_dir()
+    needs_root = "root" in inspect.signature(cls).parameters
+    if needs_root and offline() and not here:
+        raise InputError(f"the data set {name} is not in {root} and downloads are forbidden by GRAPHCLUST_OFFLINE; "
+                         f"allow them, or put {name}.npz in a folder and set GRAPHCLUST_DATA to it")
     arguments: dict[str, Any] = {"name": part} if part else {}
-    if "root" in inspect.signature(cls).parameters:
-        root = cache_folder() / "pyg" / which.replace("/", "-")
-        arguments["root"] = str(root)
-        if offline() and not any(root.rglob("processed/*.pt")):
-            raise InputError(f"the data set {name} is not in {root} and downloads are forbidden by GRAPHCLUST_OFFLINE; "
-                             f"allow them, or put {name}.npz in a folder and set GRAPHCLUST_DATA to it")
     try:
-        dataset: Any = cls(**arguments)
+        if needs_root and not here:
+            _download(cls, arguments, root)
+        dataset: Any = cls(**arguments, **({"root": str(root)} if needs_root else {}))
     except Exception as e:  # each class downloads in its own way and fails in its own way
-        raise InputError(
-            f"torch_geometric could not provide {which} ({type(e).__name__}: {e}). It downloads from the open network; "
-            f"without one, put {name}.npz in a folder and set GRAPHCLUST_DATA to it"
-        ) from e
+        advice = (f"delete {root} to have it downloaded again" if here else
+                  f"it downloads from the open network; without one, put {name}.npz in a folder and set "
+                  "GRAPHCLUST_DATA to it")
+        raise InputError(f"torch_geometric could not provide {which} ({type(e).__name__}: {e}); {advice}") from e
     if len(dataset) != 1:
         raise InputError(f"{which} holds {len(dataset)} graphs; only sets of one graph can be clustered")
     entry = CATALOGUE.get(name)
     info = {"source": entry.source if entry else f"torch_geometric.datasets.{which}",
             "licence": entry.licence if entry else "see its source"}
     return from_pyg(dataset[0], name, EdgePolicy(multi_edges="first"), info, k=entry.k if entry else None)
+
+
+def _download(cls: type[Dataset], arguments: dict[str, Any], root: Path) -> None:
+    """Let ``cls`` download and read its files beside ``root``, then rename: its downloader keeps a file cut short."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".fetch-") as folder:
+        made = Path(folder) / "set"
+        cls(**arguments, root=str(made))
+        try:
+            made.replace(root)
+        except OSError:  # another process was faster
+            if not root.is_dir():
+                raise
 
 
 def read_pt(path: Path, name: str, policy: EdgePolicy) -> Data:
