@@ -13,10 +13,10 @@ from fedclust.data.graphs import Nodes
 from fedclust.data.spec import FederationSpec
 from fedclust.events import Events
 from fedclust.models import ModelConfig
+from fedclust.privacy import Privacy
+from fedclust.privacy import check as check_privacy
 from fedclust.robust import Robust
 from fedclust.task import Training
-from fedclust.wire_privacy import Privacy
-from fedclust.wire_privacy import check as check_privacy
 from graphclust.graph import InputError
 
 Engine = Literal["auto", "inprocess", "batched", "workers", "ray"]
@@ -128,7 +128,8 @@ class FederationConfig(BaseModel):
                 f"n_groups = {groups} of {self.algorithm}: there are {n_clients} clients; give at most that many"
             )
         self._check_task()
-        check_privacy(self)
+        check_privacy(self.privacy, self.make(), self.algorithm, clusters=self.clusters,
+                      probation=self.robust.probation)
         asked = max(1, round(self.fraction * n_clients))
         if self.min_replies > asked:
             raise InputError(

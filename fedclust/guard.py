@@ -13,8 +13,9 @@ from safetensors.torch import save
 from fedclust.algorithms.base import Delivery, Report, together
 from fedclust.noising import noised, with_noised_counts
 from fedclust.participant import Participant
+from fedclust.privacy import HISTOGRAMS
 from fedclust.task import stream
-from fedclust.wire_privacy import HISTOGRAMS, VALUES, multiplier_of, releases
+from fedclust.wire_privacy import VALUES, multiplier_of, releases
 from graphclust.atomic import write_atomic
 from graphclust.graph import InputError
 from graphclust.privacy.sampling import Uniform, os_uniform, seeded_uniform

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedclust.algorithms.base import Delivery, Report
 from fedclust.models import Params
-from fedclust.wire_privacy import BOUNDED, HISTOGRAMS
+from fedclust.privacy import BOUNDED, HISTOGRAMS
 from graphclust.graph import InputError
 from graphclust.privacy.sampling import Uniform
 

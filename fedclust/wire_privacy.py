@@ -1,4 +1,4 @@
-"""What protects the clients from the server: settings, what they allow, and the ledger of what was spent.
+"""What protects the clients from the server: how much noise, and the ledger of what was spent.
 
 The noise itself is drawn at the clients, in :mod:`fedclust.noising`. Two protections, of which one may be had:
 
@@ -17,81 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from graphclust.graph import InputError
+from fedclust.config import FederationConfig
+from fedclust.privacy import HISTOGRAMS, VACUOUS
 
-if TYPE_CHECKING:
-    from fedclust.config import FederationConfig
-
-NO_SECURE_AGGREGATION = (
-    "secure_aggregation = true: Flower has secure aggregation in its legacy API only, which these apps do not speak, "
-    "so the server sees every client's update; leave it out, and add noise at the clients where that is too much"
-)
-HISTOGRAMS = ("counts", "labels")
-"""Arrays that are label counts."""
-BOUNDED = ("weights", "group", *HISTOGRAMS)
-"""Arrays that can be brought onto a simplex, so that noise can cover them."""
 VALUES = 2**30
 """Most numbers that a client sends under noise in all rounds together."""
-VACUOUS = 30.0
-"""From this epsilon on nothing is promised: e^30 times more probable is no protection."""
-MENDS = {
-    "likelihood": "restarts=1",
-    "losses": "similarity=updates",
-    "accuracy": "an algorithm without discriminators, for example hierarchical or community with similarity updates",
-}
-
-
-def _refused(value: bool) -> bool:
-    if value:
-        raise InputError(NO_SECURE_AGGREGATION)
-    return value
-
-
-SecureAggregation = Annotated[bool, AfterValidator(_refused)]
-"""A setting that is there to be refused with the reason."""
-
-
-class Privacy(BaseModel):
-    """What clients do to their replies before these leave; by default nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest L2 norm of a client's joint update; it turns the noise on updates on."""
-    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
-    """Standard deviation of the noise over the sensitivity; or ``epsilon`` is given, and this follows."""
-    epsilon: Annotated[float, Field(gt=0, lt=VACUOUS)] | None = None
-    """Of all rounds together."""
-    delta: Annotated[float, Field(ge=1e-9, lt=1)] = 1e-5
-    """Of all rounds together, with either epsilon."""
-    label_histogram: Literal["exact", "noised", "dropped"] = "exact"
-    """dropped: an algorithm that sends label counts is refused."""
-    label_epsilon: Annotated[float, Field(gt=0, lt=VACUOUS)] | None = None
-    """Of the label counts of all rounds together."""
-    metrics: Literal["dropped", "sent"] = "dropped"
-    """With ``clip``, on real clients: accuracies and losses, which no noise covers. A simulation always has them."""
-    secure_aggregation: SecureAggregation = False
-    """Refused when true."""
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Privacy:
-        if self.clip is None and (self.noise_multiplier or self.epsilon):
-            raise InputError("privacy.noise_multiplier or privacy.epsilon without privacy.clip: the noise is measured "
-                             "by the largest update; give clip too, for example 1.0")
-        if self.clip is not None and (self.noise_multiplier is None) == (self.epsilon is None):
-            raise InputError("privacy.clip needs noise: give one of noise_multiplier and epsilon, not "
-                             f"{'neither' if self.epsilon is None else 'both'}")
-        if (self.label_histogram == "noised") != (self.label_epsilon is not None):
-            raise InputError(f"privacy.label_histogram = {self.label_histogram!r} with label_epsilon = "
-                             f"{self.label_epsilon}: label_epsilon goes with noised, and only with it")
-        if self.clip is not None and self.label_histogram == "noised":
-            raise InputError("privacy.clip covers the label counts by the same noise as all else; leave "
-                             "label_histogram and label_epsilon out")
-        return self
 
 
 class WireLedger(BaseModel):
@@ -166,29 +99,6 @@ def _slack(epsilon: float, delta: float) -> tuple[float, float]:
 
     zeta, tail = discreteness(VALUES, SCALE)
     return zeta, (delta - (1 + math.exp(epsilon + zeta)) * tail) * math.exp(-zeta)
-
-
-def check(config: FederationConfig) -> None:
-    """InputError, before the first round, for what this algorithm cannot do under these settings."""
-    privacy, algorithm, name = config.privacy, config.make(), config.algorithm
-    counts = [extra for extra in algorithm.extras if extra in HISTOGRAMS]
-    if privacy.label_histogram == "dropped" and counts:
-        raise InputError(f"privacy.label_histogram = 'dropped': {name} cannot run without ({', '.join(counts)}): "
-                         f"{'fedem is fedrc without them' if 'counts' in counts else 'they are its similarity'}; "
-                         "take fedem, community with similarity updates, or label_histogram noised")
-    if privacy.clip is None:
-        return
-    if config.robust.probation:
-        raise InputError(f"robust.probation = {config.robust.probation} with privacy.clip: whose update points where "
-                         "cannot be told under noise that covers the update; leave one of the two out")
-    if config.clusters:
-        raise InputError("privacy.clip: clients who cluster their nodes send the embedding of every node in the end, "
-                         "which no noise covers; leave clip out, or let the clients classify")
-    open_ = [extra for extra in algorithm.extras if extra not in BOUNDED]
-    if open_:
-        mend = next((MENDS[extra] for extra in open_ if extra in MENDS), "another algorithm")
-        raise InputError(f"privacy.clip: {name} also sends {', '.join(open_)}, which has no bound that noise could be "
-                         f"measured by, and would leave as it is; take {mend}")
 
 
 def ledger(

@@ -22,7 +22,7 @@ from fedclust.deploy.commands import run as run_command
 from fedclust.deploy.registration import ask, nodes, registered
 from fedclust.deploy.settings import RunSettings, read_run, read_superlink
 from fedclust.deploy.supervise import run_shown
-from fedclust.wire_privacy import NO_SECURE_AGGREGATION
+from fedclust.privacy import NO_SECURE_AGGREGATION
 from graphclust.config_file import read_model
 from graphclust.graph import InputError
 

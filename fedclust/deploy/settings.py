@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedclust.wire_privacy import SecureAggregation
+from fedclust.privacy import SecureAggregation
 from graphclust.config_file import read_model
 from graphclust.graph import InputError
 

@@ -14,8 +14,8 @@ from fedclust.config import Attack
 from fedclust.data.client import Split
 from fedclust.guard import Guard, guarded, guarded_evidence
 from fedclust.participant import Participant
+from fedclust.privacy import Privacy
 from fedclust.task import Cohort
-from fedclust.wire_privacy import Privacy
 from graphclust.graph import InputError
 from simulations.attacks import Attacker
 from tests.contract.test_algorithms import make

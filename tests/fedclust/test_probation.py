@@ -10,10 +10,10 @@ from sklearn.metrics.pairwise import cosine_similarity
 from fedclust.algorithms import make_algorithm
 from fedclust.algorithms.base import Reports, with_models
 from fedclust.config import Attack
+from fedclust.privacy import Privacy
 from fedclust.probation import PHASE, begun, judged, opposed, verdict
 from fedclust.robust import Robust
 from fedclust.suspects import excluded
-from fedclust.wire_privacy import Privacy
 from graphclust.graph import InputError
 from simulations.attacks import Attacker
 from tests.fedclust.flower import Flower, settings

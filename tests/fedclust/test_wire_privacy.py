@@ -19,11 +19,12 @@ from fedclust.guard import Guard
 from fedclust.noising import noised, with_noised_counts
 from fedclust.outcome import outcome
 from fedclust.participant import Participant
+from fedclust.privacy import NO_SECURE_AGGREGATION, Privacy
 from fedclust.record import FederationRecord
 from fedclust.report import collect, write_report
 from fedclust.report.tables import privacy_table
 from fedclust.task import Cohort
-from fedclust.wire_privacy import NO_SECURE_AGGREGATION, Privacy, check, epsilon_spent, ledger, multiplier_of
+from fedclust.wire_privacy import epsilon_spent, ledger, multiplier_of
 from graphclust.graph import InputError
 from graphclust.monitor import Silent
 from graphclust.privacy.sampling import SCALE, seeded_uniform
@@ -323,15 +324,15 @@ def test_what_cannot_be_covered_is_refused_before_the_first_round(name, more, pr
 
 def test_what_can_is_not_refused():
     for name in set(algorithm_names()) - UNCOVERED:
-        check(settings(name, settings=options(name), privacy=LOUD))
+        settings(name, settings=options(name), privacy=LOUD).check(20)
     for name in set(algorithm_names()) - {"fedrc"}:
-        check(settings(name, settings=options(name), privacy=Privacy(label_histogram="dropped")))
+        settings(name, settings=options(name), privacy=Privacy(label_histogram="dropped")).check(20)
 
 
 def test_clients_who_cluster_cannot_be_covered():
     config = Plan(scenarios=["graph-cora-clustering"], algorithms=["fedavg"], seeds=1).runs()[0]
     with pytest.raises(InputError, match="embedding of every node"):
-        check(config.model_copy(update={"privacy": LOUD}))
+        config.model_copy(update={"privacy": LOUD}).check(4)
 
 
 def test_settings_at_their_defaults_do_not_rename_a_run():

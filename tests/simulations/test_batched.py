@@ -14,12 +14,12 @@ from fedclust.events import Events
 from fedclust.flwr_compat import task_identity
 from fedclust.models import ModelConfig
 from fedclust.participant import simulated_federation
+from fedclust.privacy import Privacy
 from fedclust.records import unpack
 from fedclust.rounds import RunStopped
 from fedclust.state import Checkpoint
 from fedclust.strategy import ClusteredStrategy
 from fedclust.task import Cohort, Training
-from fedclust.wire_privacy import Privacy
 from graphclust.monitor import Silent
 from simulations.attacks import SimulatedClients
 from simulations.engines import auto, batched, get_engine
