@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
 
 import torch
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from fedclust.config import FederationConfig
 from fedclust.deploy.grid import PromptGrid
 from fedclust.events import DROPOUT, DROPPED, LATE, STRAGGLER, Absence
 from fedclust.flwr_compat import NODE_UNAVAILABLE, REPLY_UNAVAILABLE, set_message_id
+from fedclust.forwarding import ForwardingGrid
 from fedclust.messages import settings_of
 from fedclust.rounds import RunStopped
 from fedclust.strategy import KeepsMemories
@@ -69,7 +69,7 @@ class Schedule:
                                  f"the first is {min(ids)!r}")
 
 
-class EventfulGrid(Grid):
+class EventfulGrid(ForwardingGrid):
     """Sends and receives as ``grid`` does, but lets clients drop out of rounds or be late in them.
 
     A client that drops out is not sent its message and an error is answered for it; one that is late does the round,
@@ -83,7 +83,8 @@ class EventfulGrid(Grid):
     """
 
     def __init__(self, grid: Grid, config: FederationConfig) -> None:
-        self._grid, self._needed, self._schedule = grid, config.min_replies, Schedule(config)
+        super().__init__(grid)
+        self._needed, self._schedule = config.min_replies, Schedule(config)
         self._clients: dict[int, str] = {}
         self._late: dict[str, Message] = {}
         self._dropped: dict[str, Message] = {}
@@ -154,30 +155,9 @@ class EventfulGrid(Grid):
             self._clients[reply.metadata.src_node_id] = str(hello["id"])
         return reply if message is None else _void(message, REPLY_UNAVAILABLE, LATE)
 
-    def get_node_ids(self) -> Iterable[int]:
-        """The nodes of the grid."""
-        return self._grid.get_node_ids()
-
-    def set_run(self, run: Any) -> None:
-        """As the grid beneath."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """The run."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message (Flower asks every Grid for this method, and everyone to construct Message instead)."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
 
 class _RememberingGrid(EventfulGrid):
     """Around a grid whose nodes live in this process: what they remember is saved and put back."""
-
-    _grid: Any
 
     def memories(self) -> dict[str, Tensor]:
         """As the grid beneath."""

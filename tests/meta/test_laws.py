@@ -19,7 +19,7 @@ ROOMS = ("graphclust", "fedclust", "simulations")  # each may import itself and 
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 # the Flower side of fedclust; everything else computes without Flower
 FLOWER = {"client_app.py", "server_app.py", "strategy.py", "messages.py", "flwr_compat.py", "rounds.py", "newcomers.py",
-          "grid.py", "records.py", "answers.py"}
+          "grid.py", "forwarding.py", "records.py", "answers.py"}
 
 
 def imported(tree: ast.AST) -> set[str]:
