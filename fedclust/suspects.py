@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from fedclust.algorithms.base import Payload, Reports, State, models
+from fedclust.algorithms.base import Payload, Reports, State, models, n_groups
 from fedclust.probation import PHASE
 from fedclust.robust import Robust
 
@@ -61,16 +61,18 @@ def agreement_of(before: State, after: State, payloads: Sequence[Payload], repor
     old, nothing = models(before), torch.full((len(payloads),), torch.nan)
     if reports.phase != "train" or not reports.models or set(old) != set(reports.models):
         return nothing
+    if after["weights"].shape[1] < n_groups(before):
+        return nothing  # the groups were numbered anew
     sent = next(iter(reports.models.values())).shape[1]
     groups = after["weights"][reports.clients].nan_to_num(0).argmax(1)
     rows, origin, place = [], [], []
     for s, (payload, group) in enumerate(zip(payloads, groups.tolist(), strict=True)):
         given = payload.groups
         first = given[0] if len(given) == 1 else group
-        if payload.family == "model" and first in given and (sent == 1 or sent == len(given)):
+        if payload.family == "model" and first in given and len(given) % sent == 0:
             rows.append(s)
             origin.append(first)
-            place.append(given.index(first) if sent > 1 else 0)
+            place.append(given.index(first) * sent // len(given))  # of several that were sent one comes back
     if not rows:
         return nothing
     moving = {name: t for name, t in reports.models.items() if t.is_floating_point()}

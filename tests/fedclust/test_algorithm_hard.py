@@ -46,6 +46,46 @@ def test_ifca_separates_concepts_and_places_newcomers():
         assert loop.newcomer(client).tolist() == weights[int(client.id[1:]) % 2].tolist()
 
 
+def test_of_several_starts_of_ifca_the_one_with_the_least_loss_goes_on():
+    algorithm = make_algorithm("ifca", {"n_groups": 2, "restarts": 3, "trial_rounds": 4}, TRAINING)
+    loop, singles = Loop(algorithm, concepts(6)), []
+    for s in range(3):  # each start alone, from the same models
+        alone = Loop(make_algorithm("ifca", {"n_groups": 2}, TRAINING), concepts(6))
+        mine = {key: t[2 * s : 2 * s + 2] for key, t in models(loop.state).items()}
+        alone.states[-1] = {**alone.state, **{f"model/{key}": t for key, t in mine.items()}}
+        alone.run(4)
+        singles.append(alone)
+    spent = []
+    for r in range(4):
+        before = [models(single.states[r]) for single in singles]
+        spent.append([sum(min(losses_by_loops(c, of, k) for k in range(2)) for c in loop.clients) for of in before])
+        leads = min(range(3), key=spent[-1].__getitem__)
+        found = loop.step()["weights"]
+        mine = slice(2 * leads, 2 * leads + 2) if r < 3 else slice(0, 2)
+        assert torch.equal(found[:, mine], singles[leads].states[r + 1]["weights"]) and found.sum() == 6
+        assert algorithm.payload(loop.state, 0).groups == list(range(6 if r < 3 else 2))
+    for key, t in models(loop.state).items():
+        torch.testing.assert_close(t, models(singles[leads].state)[key])
+    assert {*loop.state} == {*singles[leads].state}, "nothing is left of the trial"
+    after = loop.run(2)["weights"]
+    assert torch.equal(after, singles[leads].run(2)["weights"])
+
+
+def test_the_leading_start_of_ifca_predicts_and_takes_newcomers():
+    algorithm = make_algorithm("ifca", {"n_groups": 2, "restarts": 2, "trial_rounds": 99}, TRAINING)
+    loop = Loop(algorithm, concepts(7))
+    loop.run(6)
+    loop.step([0, 1, 2])
+    state = loop.state
+    assert not state["weights"].isnan().any(), "who was not asked keeps its group in every start"
+    leads = int(state["best"])
+    for client in concepts(9)[7:]:
+        held = {key: t[2 * leads : 2 * leads + 2] for key, t in models(state).items()}
+        best = 2 * leads + min(range(2), key=lambda k, c=client, of=held: losses_by_loops(c, of, k))
+        assert loop.newcomer(client).tolist() == [float(k == best) for k in range(4)]
+    assert make_algorithm("ifca", {"n_groups": 1, "restarts": 3}).starts == 1
+
+
 def test_fesem_moves_clients_to_the_nearest_centre():
     clients = concepts(4)
     loop = Loop(make_algorithm("fesem", {"n_groups": 3, "start_from": "random"}, TRAINING), clients)

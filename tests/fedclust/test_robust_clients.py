@@ -88,6 +88,13 @@ def test_updates_are_measured_from_the_model_that_was_sent():
     both[torch.arange(8), group] += move
     torch.testing.assert_close(
         agreement_of(before, after, [payload] * 8, Reports(torch.arange(8), torch.ones(8), {"w": both}, {})), expected)
+    four = torch.cat([w, w + 5])  # two starts of two groups, of which a client trains one each
+    started = with_models({}, {"w": four})
+    led = {**started, "weights": torch.nn.functional.one_hot(group + 2, 4).float()}
+    sent = torch.stack([torch.randn(8, 2), four[group + 2] + move], dim=1)
+    trial = Reports(torch.arange(8), torch.ones(8), {"w": sent}, {})
+    torch.testing.assert_close(agreement_of(started, led, [Payload([0, 1, 2, 3])] * 8, trial), expected)
+    assert agreement_of(started, after, [Payload([0, 1, 2, 3])] * 8, trial).isnan().all(), "groups were numbered anew"
     family = Payload([0], family="warm")
     assert agreement_of(before, after, [family] * 8, one).isnan().all(), "what the group's model did not start"
     assert agreement_of(before, after, [payload] * 8, replace(one, phase="learn")).isnan().all()
