@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fedclust.config import FederationConfig
 from fedclust.outcome import Outcome
 from fedclust.record import FederationRecord
 from fedclust.robust import Robust
@@ -31,7 +32,7 @@ def rows(folder: Path) -> pd.DataFrame:
         if held is None:
             continue
         out.append({
-            "algorithm": config.algorithm, "robust": variant(config.robust), "attack": config.attack.kind,
+            "algorithm": named(config), "robust": variant(config.robust), "attack": config.attack.kind,
             "seed": config.seed, "clients": held.clients.set_index("id")["accuracy"],
             "attackers": set(held.clients["id"][held.truth.get("attacker", np.zeros(len(held.clients))) == 1]),
             "caught": record.metrics.get("caught", np.nan), "false_alarms": record.metrics["false_alarms"],
@@ -40,10 +41,19 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def named(config: FederationConfig) -> str:
+    """The algorithm, with its number of starts where that is not its own."""
+    starts = config.settings.get("restarts")
+    given = starts is None or starts == config.make().__class__.model_fields["restarts"].default
+    return config.algorithm if given else f"{config.algorithm}, {starts} starts"
+
+
 def variant(robust: Robust) -> str:
     """What the suites call a robust setting."""
     if robust.plain:
         return "plain"
+    if robust.probation:
+        return "probation"
     return "clipped" if robust.average == "mean" else "trimmed"
 
 
@@ -58,12 +68,13 @@ def table(runs: pd.DataFrame) -> str:
         runs[name] = 100 * (np.array(start) - runs["honest"])
     lines = ["| algorithm | average | attack | honest clients | fall | by seed | fall, same average | caught | false "
              "alarms | ARI |", "|---|---|---|---|---|---|---|---|---|---|"]
-    places = {"plain": 0, "clipped": 1, "trimmed": 2, "none": 0, "label_flip": 1, "sign_flip": 2}
+    places = {"plain": 0, "clipped": 1, "trimmed": 2, "probation": 3, "none": 0, "label_flip": 1, "sign_flip": 2}
     runs = runs.sort_values(["algorithm", "robust", "attack"],
                             key=lambda c: c if c.name == "algorithm" else c.map(places))
     for (algorithm, robust, attack), g in runs.groupby(["algorithm", "robust", "attack"], sort=False):
         g = g.sort_values("seed")
-        cells = [f"`{algorithm}`", robust, str(attack).replace("_", " "),
+        name, _, starts = str(algorithm).partition(",")
+        cells = [f"`{name}`" + (f",{starts}" if starts else ""), robust, str(attack).replace("_", " "),
                  f"{g['honest'].mean():.3f} ± {g['honest'].std():.3f}", f"{g['fall'].mean():.1f}",
                  ", ".join(f"{v:.1f}" for v in g["fall"]), f"{g['fall_same'].mean():.1f}",
                  "–" if g["caught"].isna().all() else f"{g['caught'].mean():.0%}", f"{g['false_alarms'].mean():.1%}",
