@@ -89,7 +89,8 @@ def terminal_tables(tables: Iterable[Table], short: Mapping[str, str]) -> list[R
         for i, heading in enumerate(table.columns):
             rich.add_column(short.get(heading, heading), justify="right" if i else "left", overflow="fold")
         for row in table.rows:
-            rich.add_row(*(Text(_narrow(cell.text), style="bold" if cell.best else "") for cell in row))
+            texts = [row[0].text, *(_narrow(cell.text) for cell in row[1:])]
+            rich.add_row(*(Text(t, style="bold" if c.best else "") for t, c in zip(texts, row, strict=True)))
         out.append(rich)
     return out
 

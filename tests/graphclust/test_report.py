@@ -108,7 +108,7 @@ def test_names_are_not_folded_on_a_narrow_terminal(store):
         put(store, "pamc", label="pamc (3 networks)", seed=seed, metrics=seven, n_clusters=2)
     console = Console(file=io.StringIO(), width=80)
     console.print(*terminal_tables(tables(frame(store.records())), NARROW))
-    assert "leiden_auto " in console.file.getvalue() and "3 networks" in console.file.getvalue()
+    assert "leiden_auto " in console.file.getvalue() and "pamc (3 networks) " in console.file.getvalue()
 
 
 def test_markdown_latex_and_csv(store):
