@@ -151,6 +151,6 @@ class FederationConfig(BaseModel):
         if self.clusters and self.make().needs_labels:
             raise InputError(
                 f"{self.algorithm} needs labelled samples, and the clients of {self.scenario} cluster their nodes "
-                "without any; take local, fedavg, fedprox, ifca, cfl, flhc, hierarchical, fesem, or community with "
-                "similarity updates or losses"
+                "without any; take local, fedavg, fedprox, ifca, cfl, flhc, fesem, hierarchical with layers = all, or "
+                "community with similarity updates or losses"
             )

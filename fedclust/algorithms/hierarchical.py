@@ -80,6 +80,11 @@ class Hierarchical(OneShot):
             raise ValueError(f"cut = {self.cut} with n_groups = {self.n_groups}: n_groups goes with cut = k alone")
         return self
 
+    @property
+    def needs_labels(self) -> bool:
+        """True when the head's updates are compared: only models that classify have one."""
+        return self.layers == "last"
+
     def features(self, updates: Params) -> Tensor:
         """All trainable parameters, or the head's."""
         if self.layers == "last":

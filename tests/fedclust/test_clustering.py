@@ -213,6 +213,7 @@ def test_every_algorithm_runs_without_labels_or_says_that_it_cannot(name):
 
 @pytest.mark.parametrize("changes, words", [
     ({"settings": {"similarity": "labels"}, "algorithm": "community"}, ["community needs labelled"]),
+    ({"settings": {"layers": "last"}, "algorithm": "hierarchical"}, ["hierarchical needs labelled", "layers = all"]),
     ({"model": ModelConfig()}, ["model.name = 'mlp'", "autoencoder"]),
     ({"federation": FederationSpec(source=SBM, n_clients=4, partition=Nodes())}, ["partition.clustering", "is not"]),
 ])
