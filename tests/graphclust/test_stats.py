@@ -58,6 +58,9 @@ def test_no_test_claims_what_its_pairs_cannot_give():
     d = np.array([0.1, 0.12, 0.11, 0.13, 0.09])
     assert paired_test(d) == (pytest.approx(scipy_stats.ttest_rel(d, np.zeros(5)).pvalue), "t")
     assert paired_test(np.linspace(1, 1.1, 6))[0] == pytest.approx(2 / 2**6)  # the smallest p of six pairs
+    varied = 1 + np.arange(9) / 100
+    assert [paired_test(varied[:n], among=10)[1] for n in (5, 8, 9)] == ["t", "t", "Wilcoxon"]
+    assert 10 * paired_test(varied, among=10)[0] < 0.05, "the smallest p of nine pairs survives ten tests"
     assert paired_test(np.full(10, 0.2))[1] == "does not vary"
     assert paired_test(np.zeros(10))[1] == "identical"
 
@@ -71,6 +74,13 @@ def test_compare_orders_pairs_and_adjusts_for_all_of_them():
     assert (out["difference"] > 0).all() and out["significant"].all() and (out["n"] == 10).all()
     assert out["p_holm"].to_numpy() == pytest.approx(holm(out["p"].to_numpy()))
     assert compare(df, "vi", False)["better"].tolist() == ["high", "high", "mid"]  # lower is better
+
+
+def test_another_seed_does_not_hide_a_difference():
+    rng = np.random.default_rng(0)
+    base = {m: v + rng.normal(0, 0.01, 10) for m, v in {"a": 0.2, "b": 0.4, "c": 0.6, "d": 0.8, "e": 1.0}.items()}
+    for n in range(4, 11):
+        assert compare(runs(**{m: v[:n] for m, v in base.items()}), "nmi", True)["significant"].all(), n
 
 
 def test_compare_uses_the_seeds_that_both_finished():
