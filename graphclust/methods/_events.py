@@ -22,7 +22,7 @@ class Events:
     Attributes
     ----------
     node, other : (2E,) int64, s and t; sorted by s, then by time
-    time : (2E,) float32, tau in units of ``unit``
+    time : (2E,) float64, tau in units of ``unit``; in float32 the units of a long stream are no longer told apart
     first : (n,) int64, the first entry of each node
     event : (2E,) int64, the event of an entry: its place in the order of time
     frequency : (n,) float64, cumulated degree^0.75, from which negatives are drawn (word2vec's noise)
@@ -56,7 +56,7 @@ class Events:
             time /= np.median(gaps) if len(gaps) else 1.0
         frequency = np.cumsum(np.bincount(node, minlength=stream.n) ** 0.75)
         first = np.searchsorted(node, np.arange(stream.n))
-        return cls(*map(torch.from_numpy, (node, other, time.astype(np.float32), first, event, frequency)))
+        return cls(*map(torch.from_numpy, (node, other, time, first, event, frequency)))
 
     def __len__(self) -> int:
         return len(self.node)
@@ -75,7 +75,7 @@ class Events:
     def cocontacts(self) -> sp.csr_array:
         """Who is met in turn: for two successive events of a node, exp(-time between them) counts for the two nodes
         that it met, (n, n), symmetric, without diagonal. What TGC's history sees (eq. 1 at delta = 1), as a graph."""
-        node, other, time = self.node.numpy(), self.other.numpy(), self.time.double().numpy()
+        node, other, time = self.node.numpy(), self.other.numpy(), self.time.numpy()
         i, j = other[:-1], other[1:]
         weight = np.exp(-np.diff(time).clip(0))
         keep = (node[1:] == node[:-1]) & (i != j) & (weight > LEAST)

@@ -59,6 +59,7 @@ class Table(nn.Module):
     delta: Tensor
     bandwidth: Tensor
     window_labels: Tensor
+    shuffle: Tensor
 
     def __init__(self, z: np.ndarray, n_clusters: int, windows: int, cosine: bool) -> None:
         super().__init__()
@@ -68,6 +69,8 @@ class Table(nn.Module):
         self.register_buffer("delta", torch.ones(len(z), 1))
         self.register_buffer("bandwidth", torch.ones(()))
         self.register_buffer("window_labels", torch.full((windows, len(z)), -1))
+        # of the generator when a pass began, so that a fit killed within it finds its order again
+        self.register_buffer("shuffle", torch.Generator().get_state())
         self.centres = nn.Parameter(torch.zeros(n_clusters, z.shape[1]))
 
     def position(self, z: Tensor) -> Tensor:
@@ -124,19 +127,31 @@ class Table(nn.Module):
         self.window_labels.copy_(torch.from_numpy(follow(self.window_labels.numpy(), order)))
 
 
+def in_order(entries: Tensor, rules: Rules, generator: torch.Generator) -> Tensor:
+    """``entries``, which come in the order of time, in the order of a pass over them."""
+    return entries[torch.randperm(len(entries), generator=generator)] if rules.order == "shuffled" else entries
+
+
 def one_pass(
     table: Table, events: Events, entries: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Train on ``entries`` once; the losses, each a mean over samples.
+    """Train on ``entries`` (S,), which come in the order of time, once and in the order that ``rules`` say; the losses,
+    as of :func:`train_on`."""
+    return train_on(table, events, in_order(entries, rules, generator), rules, optimiser, generator)
+
+
+def train_on(
+    table: Table, events: Events, entries: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """A step for each batch of ``entries``, as they come; the losses, each a mean over samples.
 
     Parameters
     ----------
-    entries : (S,) int64 of ``events``, in the order of time
+    entries : (S,) int64 of ``events``
     optimiser : of the centres
     """
-    if rules.order == "shuffled":
-        entries = entries[torch.randperm(len(entries), generator=generator)]
     total = torch.zeros(3, dtype=torch.float64)
     # no entries would be split into one batch of none
     for batch in entries.split(rules.batch_size) if len(entries) else ():
@@ -169,7 +184,7 @@ def _step(
 
     masked = rules.attention == "masked"
     attention = history_attention(distance[:, 0, 1 : 1 + h], exists, masked)
-    elapsed = events.time[batch][:, None] - torch.where(exists, events.time[before], 0)
+    elapsed = (events.time[batch][:, None] - torch.where(exists, events.time[before], 0)).float()
     kernel = torch.exp((1 if rules.kernel == "growth" else -1) * delta * elapsed.abs())
     ahead = intensity(distance[:, 0, 1 + h :], distance[:, 1:, 1 + h :], attention, kernel)
     temporal = temporal_loss(ahead, 1e-6 if code else 0.0).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,7 @@ from graphclust.coerce import as_stream
 from graphclust.graph import InputError, from_adjacency
 from graphclust.methods._events import Events
 from graphclust.methods._network import kmeans_labels
-from graphclust.methods._tgc import Rules, Table, one_pass
+from graphclust.methods._tgc import Rules, Table, in_order, one_pass, train_on
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.methods.node2vec import Node2Vec
 from graphclust.monitor import Monitor, Silent
@@ -37,6 +38,9 @@ MODES: dict[str, dict[str, Any]] = {
 }
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
 
+PART = 2**20
+"""Samples of a pass after which the training loop may write a checkpoint: about ten seconds of work."""
+
 
 class TGC(GraphClusterer):
     """Temporal graph clustering (Liu et al., ICLR 2024, arXiv 2305.10738).
@@ -49,6 +53,8 @@ class TGC(GraphClusterer):
     option at None is what ``mode`` says, "faithful" being the public code. Other deviations of ours: vectors at the
     start come from :class:`Node2Vec` by factorisation, with rows of length 1 (public code: skip-gram by gensim); there
     is a seed; k has no default.
+
+    A pass over more than 2^20 samples is taken in parts, each a row of ``history_``; a checkpoint may fall between two.
 
     Parameters
     ----------
@@ -184,23 +190,35 @@ class TGC(GraphClusterer):
         table = self._table = Table(z, self.n_clusters, self.windows, rules.geometry == "cosine")
         if checkpoints.state is None:
             table.start(start_seed, rules.bandwidth)
-        parts = [events.entries(_marked(graph.m, part)) for part in graph.cut(edges)]
+        samples = [events.entries(_marked(graph.m, part)) for part in graph.cut(edges)]
+        size = max(1, PART // self.batch_size) * self.batch_size
+        parts = max(1, ceil(max(map(len, samples)) / size))
+        order: list[torch.Tensor] = []  # of the pass under way, in parts
 
         def epoch() -> Epoch:
-            number = len(phase.history)
+            number, part = divmod(len(phase.history), parts)
             window, since = divmod(number, self.epochs)
-            if window and not since:
-                table.close_window(window - 1, events.node[parts[window - 1]])
+            if window and not since and not part:
+                table.close_window(window - 1, events.node[samples[window - 1]])
             labels = table.assign().argmax(1) if rules.clusters == "model" else None
-            return Epoch(one_pass(table, events, parts[window], rules, optimiser, phase.generator), labels)
+            generator = phase.generator
+            if not part:
+                table.shuffle.copy_(generator.get_state())
+            elif not order:  # resumed within a pass
+                generator = torch.Generator()
+                generator.set_state(table.shuffle)
+            if not order or not part:
+                whole = in_order(samples[window], rules, generator)
+                order[:] = [whole[at * size : (at + 1) * size] for at in range(parts)]
+            return Epoch(train_on(table, events, order[part], rules, optimiser, phase.generator), labels)
 
         optimiser = torch.optim.SGD([table.centres], lr=self.lr)
-        phase = Phase("training", self.epochs * self.windows, table, optimiser, torch_generator(rng), epoch)
+        phase = Phase("training", self.epochs * self.windows * parts, table, optimiser, torch_generator(rng), epoch)
         guards: list[StopRule] = [CollapseGuard(rules.collapse_guard)] if rules.collapse_guard else []
         train(phase, monitor, checkpoints, guards)
         # the last window, and those that a guard left untrained or took back
         for window in torch.nonzero((table.window_labels < 0).all(1)).ravel().tolist():
-            table.close_window(window, events.node[parts[window]])
+            table.close_window(window, events.node[samples[window]])
         if rules.clusters == "model":
             table.order_by_size()
             labels, q = table.assign().argmax(1).numpy(), table.assign().numpy()

@@ -22,7 +22,7 @@ from graphclust.methods import get_method
 from graphclust.methods import tgc as module
 from graphclust.methods._events import LEAST, Events
 from graphclust.methods.tgc import TGC
-from graphclust.stream import Stream, build_stream
+from graphclust.stream import Stream, build_stream, equal_windows
 from graphclust.training import Checkpoints, DivergenceError
 from tests.graphclust.test_deep import Killed, Resuming
 
@@ -61,6 +61,17 @@ def test_every_event_is_an_entry_of_both_ends(stream, unit):
     scale = span if unit == "span" or not gaps else float(np.median(gaps))
     want = [(row[3] - stream.time[0]) / scale if scale else 0 for row in expected]
     np.testing.assert_allclose(events.time.numpy(), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("begin", [0.0, 1_700_000_000.0])
+def test_times_of_a_long_stream_are_told_apart(begin):
+    """Ten years of seconds: node 0 meets another each second, at the beginning and at the end."""
+    time = begin + np.concatenate((np.arange(50.0), 3.2e8 + np.arange(50.0)))
+    events = Events.of(build_stream(np.zeros(100, int), np.tile([1, 2], 50), time), "gap")
+    gaps = np.delete(np.diff(events.time[events.node == 0].numpy()), 49)
+    assert 0.5 <= gaps[0] <= 1  # the unit lies between the gaps of node 0 and the others', two seconds
+    np.testing.assert_allclose(gaps, gaps[0], rtol=1e-6)
+    assert events.cocontacts()[1, 2] == pytest.approx(98 * np.exp(-gaps[0]), rel=1e-5)
 
 
 @given(streams(), st.integers(1, 4))
@@ -266,6 +277,29 @@ def test_killed_and_resumed_equals_uninterrupted(options, drifting, tmp_path, ev
         assert again.history_ == whole.history_
     with pytest.raises(InputError, match="other parameters or data"):
         make(random_state=0, hist_len=2).fit(stream, monitor=Resuming(file))
+
+
+@pytest.mark.parametrize("options", [{}, {"windows": 2, "order": "chronological"}], ids=str)
+def test_a_fit_killed_within_a_pass_goes_on_there(options, drifting, tmp_path, every_epoch_is_written, monkeypatch):
+    """A pass in parts is the same pass, also after a kill in the first, and in each later one."""
+    stream, _ = drifting
+    make = partial(TGC, 3, dim=8, epochs=2, batch_size=128, random_state=0, **options)
+    whole = make().fit(stream)
+    windows = make().windows
+    longest = max(part.stop - part.start for part in stream.cut(equal_windows(stream, windows)))
+    monkeypatch.setattr(module, "PART", 128 * 4 + 127)
+    parts = -(-2 * longest // (128 * 4))
+    assert parts > 2
+    file = tmp_path / "c"
+    for step in range(parts // 2, 2 * parts * windows, parts):
+        with pytest.raises(KeyboardInterrupt):
+            make().fit(stream, monitor=Killed(file, "training", step))
+    watch = Resuming(file)
+    again = make().fit(stream, monitor=watch)
+    assert watch.seen[0][1] == step and len(again.history_) == 2 * parts * windows
+    np.testing.assert_array_equal(again.embedding_, whole.embedding_)
+    np.testing.assert_array_equal(again.labels_, whole.labels_)
+    np.testing.assert_array_equal(again.window_labels_, whole.window_labels_)
 
 
 def test_a_resumed_model_takes_new_events_as_if_it_had_not_been_killed(sessions, tmp_path, every_epoch_is_written):
