@@ -101,6 +101,9 @@ def side_by_side(
     ------
     (J, b) samples of the jobs that have a batch left, and which of them are real
     """
+    if len(orders) == 1:  # what is laid out below is for unlike clients, and takes one alone as long as a step
+        yield from _alone(orders[0], size, width, copies, device)
+        return
     n = torch.tensor([of[0].shape[0] for of in orders])
     epochs, a_epoch = len(orders[0]), -(-n // size)
     flat = torch.cat([order for of in orders for order in of])
@@ -120,3 +123,13 @@ def side_by_side(
         for i in range(len(step)):
             live = copies * sum(total > first + i for total in left)
             yield index[i, :live], real[i, :live]
+
+
+def _alone(orders: Sequence[Tensor], size: int, width: int, copies: int, device: torch.device) -> Iterator[Batch]:
+    """The batches of one client, padded as among others."""
+    within = torch.arange(width)
+    for order in orders:
+        for batch in order.split(size) if order.shape[0] else ():
+            index = torch.nn.functional.pad(batch, (0, width - batch.shape[0]))
+            real = within < batch.shape[0]
+            yield index.expand(copies, width).to(device), real.expand(copies, width).to(device)

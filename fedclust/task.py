@@ -187,18 +187,16 @@ class Cohort:
     ) -> Params:
         """All models of all clients side by side, the clients with the most steps first."""
         b, k = next(iter(params.values())).shape[:2]
-        steps = torch.tensor([-(-of[0].shape[0] // size) for of in orders])
-        sort = steps.argsort(descending=True, stable=True)
-        sorted_already = bool((sort.diff() == 1).all())
-        back = sort.argsort().to(self.device)
-        clients = sort.to(self.device).repeat_interleave(k)
-        jobs = {name: (p if sorted_already else p[sort.to(self.device)]).flatten(0, 1) for name, p in params.items()}
+        sort = sorted(range(b), key=lambda i: orders[i][0].shape[0], reverse=True)
+        first = torch.tensor(sort, device=self.device)
+        sorted_already = sort == list(range(b))
+        jobs = {name: (p if sorted_already else p[first]).flatten(0, 1) for name, p in params.items()}
         if weight is not None:
-            weight = (weight if sorted_already else weight[sort.to(self.device)]).flatten(0, 1)
-        batches = side_by_side([orders[i] for i in sort.tolist()], size, min(size, self.y.shape[1]), k, self.device)
-        done = descend(jobs, batches, self._gradients(clients, weight), rule)
+            weight = (weight if sorted_already else weight[first]).flatten(0, 1)
+        batches = side_by_side([orders[i] for i in sort], size, min(size, self.y.shape[1]), k, self.device)
+        done = descend(jobs, batches, self._gradients(first.repeat_interleave(k), weight), rule)
         out = {name: p.unflatten(0, (b, k)) for name, p in done.items()}
-        return out if sorted_already else {name: p[back] for name, p in out.items()}
+        return out if sorted_already else {name: p[first.argsort()] for name, p in out.items()}
 
     def _batch_loss(self, params: Params | None, x: Tensor, y: Tensor, at: Tensor | None, adjacency: Tensor | None,
                     weight: Tensor) -> Tensor:

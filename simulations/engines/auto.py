@@ -28,6 +28,8 @@ from simulations.engines.workers import n_workers
 log = logging.getLogger(__name__)
 TIMED, ALONE, STEPS = 32, 3, 2
 """Clients that are timed side by side, and alone, and steps that each makes."""
+MOST, BRIEF = 10, 0.1
+"""Trainings of which the shortest counts, and seconds after which two are enough: a busy machine interrupts."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,17 @@ def _short(client: ClientData, config: FederationConfig) -> ClientData:
 
 
 def _seconds(config: FederationConfig, model: Model, cohorts: list[list[ClientData]]) -> float:
-    """Seconds of one client's update: the lesser of two trainings of these cohorts."""
-    training, taken = config.training.model_copy(update={"epochs": 1}), []
+    """Seconds of one client's update: the least of a few trainings of these cohorts, more where they are short."""
+    training, taken = config.training.model_copy(update={"epochs": 1}), list[float]()
+    clients = sum(map(len, cohorts))
     ready = [Cohort(clients, model, seed=config.seed, round=0) for clients in cohorts]
     first = initial_models(model, config.seed, 1)
-    for _ in range(2):
+    while len(taken) < 2 or (len(taken) < MOST and sum(taken) < BRIEF):
         clock = time.perf_counter()
         for cohort in ready:
             cohort.train({name: t.expand(len(cohort), *t.shape) for name, t in first.items()}, training)
-        taken.append((time.perf_counter() - clock) / sum(len(cohort) for cohort in ready))
-    return min(taken)
+        taken.append(time.perf_counter() - clock)
+    return min(taken) / clients
 
 
 def simulate(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedclust.data.client import ClientData, Split
+from fedclust.descent import side_by_side
 from fedclust.models import Model, ModelConfig
 from fedclust.task import Cohort, Training, stream
 from tests.fedclust.loop import EMPTY, MODEL, blobs
@@ -237,3 +238,21 @@ def test_streams_are_reproducible_and_named():
 
     assert draw(0, "a", 1) == draw(0, "a", 1)
     assert len({tuple(draw(*keys)) for keys in ((0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2))}) == 4
+
+
+@pytest.mark.parametrize(("n", "size", "epochs", "copies"), [(7, 3, 2, 1), (6, 3, 1, 2), (2, 5, 3, 2)])
+def test_a_clients_batches_are_laid_out_alike_alone_and_among_others(n, size, epochs, copies):
+    def orders(n):
+        return [torch.randperm(n, generator=stream(0, n, epoch)) for epoch in range(epochs)]
+
+    width, device = min(size, 9), torch.device("cpu")
+    alone = list(side_by_side([orders(n)], size, width, copies, device))
+    among = list(side_by_side([orders(9), orders(n)], size, width, copies, device))
+    steps = epochs * -(-n // size)
+    assert len(alone) == steps
+    # the larger client comes first and has the steps that are over
+    theirs = [(index[copies:], real[copies:]) for index, real in among if len(index) > copies]
+    assert len(theirs) == steps
+    for (index, real), (index_among, real_among) in zip(alone, theirs, strict=True):
+        assert torch.equal(real, real_among) and torch.equal(index.where(real, 0), index_among.where(real, 0))
+        assert index.shape == real.shape == (copies, width)
