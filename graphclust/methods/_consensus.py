@@ -43,7 +43,7 @@ def consensus_labels(graph: Graph, features: np.ndarray, n_clusters: int, seed: 
     fit = np.arange(graph.n) if size == graph.n else rng.choice(graph.n, size, replace=False)
     width = min(max(WIDTHS), *features.shape)
     u, s, _ = randomized_svd(features, width, random_state=seed)
-    voters, nodes, one = [], np.arange(graph.n), np.ones(graph.n, np.float32)
+    voters = []
     for d in sorted({min(d, width) for d in WIDTHS}):
         rows = np.ascontiguousarray(normalize((u * s)[:, :d]))
         found = []
@@ -53,8 +53,18 @@ def consensus_labels(graph: Graph, features: np.ndarray, n_clusters: int, seed: 
             # without edges all modularities are 0 and the inertia decides
             found.append((modularity(structure(graph, labels)), -model.inertia_, labels))
         found.sort(key=lambda run: run[:2], reverse=True)
-        for *_, labels in found[:VOTERS]:
-            voters.append(sp.csr_array((one, (nodes, labels)), (graph.n, n_clusters)))
-    u, s, _ = randomized_svd(sp.hstack(voters, format="csr"), 2 * n_clusters, random_state=seed)
+        voters += [labels for *_, labels in found[:VOTERS]]
+    u, s, _ = randomized_svd(indicators(voters, n_clusters), 2 * n_clusters, random_state=seed)
     rows = np.ascontiguousarray(u * s)
     return KMeans(n_clusters, n_init=10, random_state=seed).fit(rows[fit]).predict(rows)
+
+
+def indicators(partitions: list[np.ndarray], n_clusters: int) -> sp.csr_array:
+    """The partitions side by side, (n, P K): entry (i, p K + c) is 1 where partition p puts node i in cluster c."""
+    n, p = len(partitions[0]), len(partitions)
+    # written as it is stored: of a million nodes and fifty partitions, every copy takes half a gigabyte
+    columns = np.empty((n, p), dtype=np.int32)
+    for i, labels in enumerate(partitions):
+        columns[:, i] = labels + i * n_clusters
+    starts = np.arange(0, (n + 1) * p, p, dtype=np.int32 if n * p < 2**31 else np.int64)
+    return sp.csr_array((np.ones(n * p, dtype=np.float32), columns.ravel(), starts), shape=(n, p * n_clusters))

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from graphclust.encoders import MLP
 from graphclust.graph import Graph, from_adjacency
 from graphclust.methods import _consensus, _network
-from graphclust.methods._consensus import consensus_labels
+from graphclust.methods._consensus import consensus_labels, indicators
 from graphclust.methods._smoothing import smoothing_steps
 from graphclust.propagation import normalised_adjacency
 
@@ -89,3 +89,11 @@ def test_centres_start_at_the_cluster_means_and_empty_ones_far_out():
     torch.testing.assert_close(network.centres.data, torch.tensor([[1.0, 0.0], [10.0, 7.0], middle]))
     squared = [1, 1, 1 + (7 / 3) ** 2, 1 + (7 / 3) ** 2, (14 / 3) ** 2]
     assert network.bandwidth.item() == pytest.approx(np.mean(squared), rel=1e-6)
+
+
+def test_partitions_side_by_side_are_the_stacked_indicators():
+    rng = np.random.default_rng(0)
+    partitions = [rng.integers(4, size=30).astype(np.int32) for _ in range(5)]
+    stacked = np.hstack([np.eye(4, dtype=np.float32)[labels] for labels in partitions])
+    found = indicators(partitions, 4)
+    assert found.has_canonical_format and (found.toarray() == stacked).all() and found.dtype == np.float32
