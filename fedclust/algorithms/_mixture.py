@@ -53,8 +53,9 @@ class Mixture(FederatedAlgorithm):
     trial_rounds: Annotated[int, Field(ge=1)] = 30
     """Rounds until the start with the largest likelihood goes on alone.
 
-    On digits-3shift, three seeds with K = 3 and 5, the likeliest start of the training samples after 15 rounds was
-    another than the likeliest after 60 in three of six federations, after 20 and 25 in one, after 30 in none.
+    On digits-3shift with varied=all, three seeds with K = 3 and 5, the likeliest start of the training samples after
+    15 rounds was another than the likeliest after 60 in three of six federations, after 20 and 25 in one, after 30 in
+    none.
     """
 
     @property
