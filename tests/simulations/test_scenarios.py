@@ -58,7 +58,7 @@ def test_only_training_pictures_of_digits_3shift_vary_unless_all_shall():
 def test_training_alone_on_digits_3shift_does_as_the_reference_says():
     """.919 after 30 rounds of two epochs, which without a server are 60 epochs; this says how hard the pictures are."""
     training, found = Training(**SETUPS["digits-3shift"]["config"]["training"] | {"epochs": 60}), []
-    for seed in (2, 3):
+    for seed in (2, 3, 4):
         clients = build_federation(scenario("digits-3shift", seed=seed)).clients
         model = Model(ModelConfig(), (1, 8, 8), 10)
         cohort = Cohort(clients, model, seed=seed, round=0)
