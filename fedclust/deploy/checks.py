@@ -10,8 +10,10 @@ import socket
 import ssl
 import stat
 import sys
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -30,6 +32,9 @@ SOON = 30
 """Days before its end that a certificate is warned of."""
 WAIT = 5.0
 """Seconds that the SuperLink may take to answer."""
+AHEAD, BEHIND = 10.0, 300.0
+"""Seconds that a client's clock may be ahead of and behind the server's: its requests are signed with the time, and
+Flower takes those of the next 5 s and the last 305 s. The server tells its time in whole seconds, a busy one late."""
 
 
 def check_superlink(folder: Path, settings: SuperLinkSettings) -> list[str]:
@@ -89,10 +94,12 @@ def check_supernode(folder: Path, settings: SuperNodeSettings, root_certificates
         found.append("key: listed at the server")
     _check_port("127.0.0.1", settings.port, "SuperNode")
     found.append(f"port {settings.port} of 127.0.0.1 is free")
-    return [*found, *check_server_side(settings.superlink, root_certificates)]
+    return [*found, *check_server_side(settings.superlink, root_certificates, signed=True)]
 
 
-def check_server_side(superlink: str, root_certificates: Path, *, needed: bool = False) -> list[str]:
+def check_server_side(
+    superlink: str, root_certificates: Path, *, needed: bool = False, signed: bool = False
+) -> list[str]:
     """Who answers at ``superlink``: its certificate, its version of Flower.
 
     Parameters
@@ -100,16 +107,18 @@ def check_server_side(superlink: str, root_certificates: Path, *, needed: bool =
     superlink : host:port
     root_certificates : the authority
     needed : nobody there is an error, and not only told
+    signed : for a SuperNode, whose requests are refused when its clock differs from the server's
 
     Raises
     ------
     InputError
-        A certificate that is not for this name, has expired, or is another authority's; no TLS; another version.
+        A certificate that is not for this name, has expired, or is another authority's; no TLS; another version;
+        another time.
     """
     host, port = address(superlink)
     authority = read_certificate(root_certificates)
     try:
-        theirs = _version(host, port, root_certificates)
+        reply = _ask(host, port, root_certificates)
     except ssl.SSLCertVerificationError as e:
         presented = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, port), timeout=WAIT).encode())
         check_server(presented, authority, host, f"of {superlink}")
@@ -119,17 +128,28 @@ def check_server_side(superlink: str, root_certificates: Path, *, needed: bool =
         raise InputError(f"{superlink} does not speak TLS ({e.reason}); start it with fedclust deploy superlink, which "
                          "does, and mind the port") from e
     except OSError as e:
-        told = f"nobody answers at {superlink} ({e.strerror or e})"
-        if needed:
-            raise InputError(f"{told}; start the SuperLink, and mind address and firewall") from e
-        return [f"note: {told} yet"]
+        return _nobody(superlink, str(e.strerror or e), needed)
+    if reply.status in _GATEWAY:
+        return _nobody(superlink, f"what stands before the SuperLink answers {reply.status}", needed)
+    if signed and reply.ahead is not None and not -BEHIND <= reply.ahead <= AHEAD:
+        side = "ahead of" if reply.ahead > 0 else "behind"
+        raise InputError(f"this machine's clock is {abs(reply.ahead):.0f} s {side} that of {superlink}, which refuses "
+                         "what is signed at another time; set both by the network: timedatectl set-ntp true")
     mine = importlib.metadata.version("flwr")
-    if theirs is None:
+    if reply.version is None:
         return [f"note: {superlink} does not tell its version of Flower; here it is {mine}"]
-    if theirs.split(".")[:2] != mine.split(".")[:2]:
-        raise InputError(f"Flower is {mine} here and {theirs} at {superlink}; install the same major and minor version "
-                         f"on both sides: pip install 'flwr=={theirs}'")
-    return [f"server: {superlink} answers over TLS, its certificate is good, Flower {theirs} there and {mine} here"]
+    if reply.version.split(".")[:2] != mine.split(".")[:2]:
+        raise InputError(f"Flower is {mine} here and {reply.version} at {superlink}; install the same major and minor "
+                         f"version on both sides: pip install 'flwr=={reply.version}'")
+    return [f"server: {superlink} answers over TLS, its certificate is good, Flower {reply.version} there and {mine} "
+            "here"]
+
+
+def _nobody(superlink: str, reason: str, needed: bool) -> list[str]:
+    told = f"nobody answers at {superlink} ({reason})"
+    if needed:
+        raise InputError(f"{told}; start the SuperLink, and mind address and firewall")
+    return [f"note: {told} yet"]
 
 
 def check_data(client: str, data: str, folder: Path) -> tuple[str, str]:
@@ -205,22 +225,36 @@ def _check_port(host: str, port: int, what: str) -> None:
                              "and a port above 1023 unless you are root") from e
 
 
-def _version(host: str, port: int, root_certificates: Path) -> str | None:
-    """Flower's version at the server, None when it does not tell."""
+_GATEWAY = (502, 503, 504)
+
+
+class _Reply(NamedTuple):
+    """What a server tells of itself: HTTP status, version of Flower, seconds that this machine's clock is ahead."""
+
+    status: int
+    version: str | None
+    ahead: float | None
+
+
+def _ask(host: str, port: int, root_certificates: Path) -> _Reply:
     context = ssl.create_default_context(cafile=str(root_certificates))
     connection = http.client.HTTPSConnection(host, port, timeout=WAIT, context=context)
     try:
         connection.request("GET", "/openapi.json")
         reply = connection.getresponse()
-        status, body = reply.status, reply.read()
+        told, body = reply.headers["Date"], reply.read()
     except http.client.HTTPException:
-        return None
+        return _Reply(0, None, None)
     finally:
         connection.close()
     try:
-        return str(json.loads(body)["info"]["version"]) if status == 200 else None
+        ahead = (datetime.now(UTC) - parsedate_to_datetime(told)).total_seconds()
+    except (TypeError, ValueError):
+        ahead = None
+    try:
+        return _Reply(reply.status, str(json.loads(body)["info"]["version"]) if reply.status == 200 else None, ahead)
     except (KeyError, TypeError, json.JSONDecodeError):  # no broader: a refused certificate is a ValueError too
-        return None
+        return _Reply(reply.status, None, ahead)
 
 
 def _days(left: int) -> str:

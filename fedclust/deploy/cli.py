@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,7 +186,9 @@ def supernode(
         _dry(command, found, as_json)
         return
     _tell_all(found)
-    raise typer.Exit(supervise.keep_supernode(command, _tell, _show))
+    check = partial(checks.check_server_side, held.superlink, root, signed=True)
+    supervise.keep_supernode(command, _tell, _show, check=check)
+    raise typer.Exit(1)
 
 
 def status(folder: Folder, dry_run: DryRun = False, as_json: Json = False) -> None:

@@ -14,6 +14,8 @@ from graphclust.graph import InputError
 
 IN_USE = "already in use"
 """What Flower answers to a key that it knows."""
+_LET_THROUGH = ("what stands before the SuperLink does not let this machine through: put its address at OPERATOR in "
+                "nginx.conf there, and reload nginx")
 
 
 def synchronise(folder: Path, tell: Callable[[str], None]) -> None:
@@ -27,7 +29,8 @@ def synchronise(folder: Path, tell: Callable[[str], None]) -> None:
     Raises
     ------
     InputError
-        The SuperLink does not answer, or refuses a key.
+        The SuperLink does not answer, or refuses a key: Flower never takes one again that was unregistered. The other
+        keys are registered before that is raised.
     """
     wanted = {client: key.decode() for client, key in listed_keys(folder).items()}
     there = {node["node-id"] for node in nodes(folder) if node["status"] != "unregistered"}
@@ -38,6 +41,8 @@ def synchronise(folder: Path, tell: Callable[[str], None]) -> None:
             tell(f"{client}: no longer listed, unregistered")
             del held[client]
             _keep(folder, held)
+            write_atomic(_retired(folder), json.dumps([*retired(folder), known["key"]], indent=1))
+    again = []
     for client in sorted(set(wanted) - set(held)):
         key = folder / "keys" / f"{client}.pub"
         try:
@@ -45,17 +50,29 @@ def synchronise(folder: Path, tell: Callable[[str], None]) -> None:
         except InputError as e:
             if IN_USE not in str(e):
                 raise
-            tell(f"{client}: the SuperLink knows its key already")
+            if wanted[client] in retired(folder):
+                again.append(client)
+            else:
+                tell(f"{client}: the SuperLink knows its key already")
             continue
         held[client] = {"node": str(reply["node-id"]), "key": wanted[client]}
         _keep(folder, held)
         tell(f"{client}: registered")
+    if again:
+        raise InputError(f"the key of {again[0]!r} was unregistered before, and Flower takes none a second time; "
+                         f"give the client a new one: fedclust deploy remove-client DIR {again[0]}, then add-client")
 
 
 def registered(folder: Path) -> dict[str, dict[str, str]]:
     """Node id and key of the clients that were registered from this folder, by name."""
     file = _file(folder)
     return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def retired(folder: Path) -> list[str]:
+    """The keys that were unregistered from this folder."""
+    file = _retired(folder)
+    return json.loads(file.read_text()) if file.is_file() else []
 
 
 def nodes(folder: Path) -> list[dict[str, Any]]:
@@ -71,14 +88,20 @@ def ask(folder: Path, *arguments: str) -> dict[str, Any]:
     except ValueError:
         reply = {}
     if not reply.get("success"):
-        reason = str(reply.get("error-message", told)).strip().splitlines()
-        raise InputError(f"flwr {' '.join(arguments)}: {reason[-1] if reason else 'no answer'}; is the SuperLink up, "
-                         "and is this machine let through to it?")
+        lines = [line.strip() for line in str(reply.get("error-message", told)).splitlines()]
+        reason = next((line for line in reversed(lines) if line and not line.startswith("For more information")),
+                      "no answer")
+        mend = _LET_THROUGH if "'403 " in reason else "is the SuperLink up, and is this machine let through to it?"
+        raise InputError(f"flwr {' '.join(arguments)}: {reason}; {mend}")
     return reply
 
 
 def _keep(folder: Path, held: dict[str, dict[str, str]]) -> None:
     write_atomic(_file(folder), json.dumps(held, indent=1))
+
+
+def _retired(folder: Path) -> Path:
+    return flower_home(folder) / "retired.json"
 
 
 def _file(folder: Path) -> Path:

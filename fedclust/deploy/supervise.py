@@ -27,7 +27,13 @@ START = 120.0
 """Seconds that the SuperLink may take to answer."""
 REFUSED = 305
 """Flower's exit code of a SuperNode that the SuperLink does not let in."""
+LET_GO = ("the SuperLink no longer takes what it sends: its key is no longer registered there, or this machine's clock "
+          "is more than 5 s ahead of the server's")
+"""Why a SuperNode ends as if it had been asked to: Flower ends it when a request is answered with 401."""
+REMINDER = 60.0
+"""Seconds between two words on a SuperLink that does not answer."""
 _CODE = re.compile(r"Exit Code: (\d+)")
+_TRYING = "Connection attempt failed, retrying"
 
 REASONS = {
     REFUSED: "the SuperLink does not let it in: its former session has not expired (up to a minute after a kill), "
@@ -41,42 +47,78 @@ REASONS = {
 
 
 def keep_supernode(
-    command: Command, tell: Callable[[str], None], show: Callable[[str], None], *, patience: float = PATIENCE,
-    first: float = FIRST, longest: float = LONGEST,
-) -> int:
-    """Run a SuperNode; while it is refused, or when it dies, start it again with growing pauses.
+    command: Command, tell: Callable[[str], None], show: Callable[[str], None], *,
+    check: Callable[[], list[str]] = list, patience: float = PATIENCE, first: float = FIRST, longest: float = LONGEST,
+) -> None:
+    """Run a SuperNode until SIGTERM; when it is refused or ends, start it again with growing pauses, or give it up.
 
     Parameters
     ----------
     command : starts it
     tell : called with what the supervision has to say
     show : called with every line that the SuperNode writes
+    check : of the server, as a SuperNode sees it (:func:`fedclust.deploy.checks.check_server_side`); Flower tells no
+        reason where this finds one
     patience : seconds without a steady process after which it is given up
     first, longest : seconds between two starts
 
     Returns
     -------
-    0 when it ended by itself as it should, 1 when it was given up
+    once it was given up, with the reason told
     """
     since, pause = time.monotonic(), first
     while True:
         started = time.monotonic()
-        code, status = run_shown(command, show)
-        if status == 0:
-            return 0
+        code, status = run_shown(command, _watching(tell, show, check))
         now = time.monotonic()
         if now - started >= STEADY:
             since, pause = now, first
-        reason = REASONS.get(code or 0, f"it ended with status {status}" + (f", Flower's code {code}" if code else ""))
+        reason = _reason(code, status, check)
         if code not in (None, REFUSED):
             tell(f"the SuperNode does not start: {reason}")
-            return 1
+            return
         if now - since + pause > patience:
             tell(f"the SuperNode is given up after {now - since:.0f} s: {reason}")
-            return 1
+            return
         tell(f"{reason}; next start in {pause:g} s")
         time.sleep(pause)
         pause = min(2 * pause, longest)
+
+
+def _reason(code: int | None, status: int, check: Callable[[], list[str]]) -> str:
+    """Why a SuperNode ended."""
+    if code in (None, REFUSED):
+        try:
+            check()
+        except InputError as e:
+            return str(e)
+    if code is None and status == 0:
+        return LET_GO
+    return REASONS.get(code or 0, f"it ended with status {status}" + (f", Flower's code {code}" if code else ""))
+
+
+def _watching(
+    tell: Callable[[str], None], show: Callable[[str], None], check: Callable[[], list[str]]
+) -> Callable[[str], None]:
+    """``show``, and beside it now and then why the SuperNode does not reach the SuperLink, which Flower tries on."""
+    last = -REMINDER
+
+    def watch(line: str) -> None:
+        nonlocal last
+        show(line)
+        now = time.monotonic()
+        if _TRYING not in line or now - last < REMINDER:
+            return
+        last = now
+        try:
+            # what begins otherwise is a server that answers: its own processes try on too while they start
+            found = [told for told in check() if told.startswith("note: nobody")]
+        except InputError as e:
+            found = [str(e)]
+        for told in found:
+            tell(told)
+
+    return watch
 
 
 def keep_superlink(command: Command, settings: SuperLinkSettings, tell: Callable[[str], None]) -> int:

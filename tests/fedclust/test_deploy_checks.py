@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -42,15 +43,18 @@ def kit(tmp_path):
 
 
 @contextmanager
-def serving(folder, document, tls=True):
-    """A server with the certificate of a SuperLink's folder; its port."""
+def serving(folder, document, tls=True, status=200, ahead=0):
+    """A server with the certificate of a SuperLink's folder, and a clock that is some seconds ahead; its port."""
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             body = json.dumps(document).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def date_time_string(self, timestamp=None):
+            return super().date_time_string(time.time() + ahead)
 
         def log_message(self, *args):
             pass
@@ -212,6 +216,24 @@ def test_a_server_without_tls_or_no_server(kit):
         node(kit, "a", superlink=f"localhost:{port}")
     with pytest.raises(InputError, match=r"nobody answers at localhost:.*start the SuperLink"):
         checks.check_server_side(f"localhost:{free_port()}", kit.run / "ca.crt", needed=True)
+
+
+@pytest.mark.parametrize(("ahead", "told"), [(-60, "ahead of"), (400, "behind")])
+def test_a_server_of_another_time(kit, ahead, told):
+    """What a SuperNode sends is signed with the time; the operator's commands are not."""
+    with serving(kit.superlink, flower(), ahead=ahead) as port:
+        with pytest.raises(InputError, match=rf"clock is \d+ s {told} that of .*timedatectl"):
+            node(kit, "a", superlink=f"localhost:{port}")
+        assert "good" in checks.check_server_side(f"localhost:{port}", kit.run / "ca.crt")[-1]
+    with serving(kit.superlink, flower(), ahead=60) as port:
+        assert "good" in node(kit, "a", superlink=f"localhost:{port}")[-1], "5 minutes behind are allowed"
+
+
+def test_a_proxy_without_its_server(kit):
+    with serving(kit.superlink, {}, status=502) as port:
+        assert "what stands before the SuperLink answers 502) yet" in node(kit, "a", superlink=f"localhost:{port}")[-1]
+        with pytest.raises(InputError, match=r"answers 502\); start the SuperLink"):
+            checks.check_server_side(f"localhost:{port}", kit.run / "ca.crt", needed=True)
 
 
 def test_data_in_a_folder(tmp_path):

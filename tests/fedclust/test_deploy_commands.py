@@ -149,17 +149,48 @@ REFUSED = "import sys; print('Exit Code: 305'); sys.exit(1)"
 def test_a_refused_supernode_is_started_again_until_it_is_let_in(tmp_path):
     told, shown = [], []
     text = ("import pathlib, sys; f = pathlib.Path('n'); n = len(f.read_text()) if f.exists() else 0\n"
-            "f.write_text('x' * (n + 1))\nif n < 3:\n    print('Exit Code: 305')\n    sys.exit(1)\nprint('let in')")
-    status = supervise.keep_supernode(script(text, tmp_path), told.append, shown.append, first=0.02, longest=0.05)
-    assert status == 0
-    assert [t.rpartition("next start in ")[2] for t in told] == ["0.02 s", "0.04 s", "0.05 s"]
-    assert all("has not expired" in t for t in told)
-    assert shown == ["Exit Code: 305\n"] * 3 + ["let in\n"]
+            "f.write_text('x' * (n + 1))\nprint('Exit Code: 305' if n < 3 else 'Exit Code: 302')\nsys.exit(1)")
+    supervise.keep_supernode(script(text, tmp_path), told.append, shown.append, first=0.02, longest=0.05)
+    assert [t.rpartition("next start in ")[2] for t in told[:-1]] == ["0.02 s", "0.04 s", "0.05 s"]
+    assert all("has not expired" in t for t in told[:-1])
+    assert shown == ["Exit Code: 305\n"] * 3 + ["Exit Code: 302\n"]
+
+
+@pytest.mark.parametrize(("text", "told_first"), [("print('SuperNode terminated gracefully.')", supervise.LET_GO),
+                                                 ("import sys; sys.exit(7)", "it ended with status 7")])
+def test_a_supernode_that_ends_unasked_is_started_again_and_told_of(tmp_path, text, told_first):
+    """Flower ends one with status 0 and without a word when its key is removed or the clocks differ."""
+    told = []
+    supervise.keep_supernode(script(text, tmp_path), told.append, str, patience=0.3, first=0.1)
+    assert told[0] == f"{told_first}; next start in 0.1 s"
+    assert told[-1].startswith("the SuperNode is given up after") and told[-1].endswith(told_first)
+
+
+def test_what_the_server_shows_is_the_reason_before_flower_s_code(tmp_path):
+    def check():
+        raise InputError("localhost:1 does not speak TLS")
+
+    told = []
+    supervise.keep_supernode(script(REFUSED, tmp_path), told.append, str, check=check, patience=0.2, first=0.1)
+    assert told[0] == "localhost:1 does not speak TLS; next start in 0.1 s"
+    told.clear()
+    supervise.keep_supernode(script(REFUSED.replace("305", "302"), tmp_path), told.append, str, check=check)
+    assert told == [f"the SuperNode does not start: {supervise.REASONS[302]}"], "a key is no matter of the server"
+
+
+def test_a_supernode_that_tries_on_is_told_of_now_and_then(tmp_path):
+    told, shown = [], []
+    trying = "WARNING : Connection attempt failed, retrying in 0.79 seconds"
+    text = f"import sys; print('x\\n' + {trying!r} + '\\n' + {trying!r} + '\\nExit Code: 302'); sys.exit(1)"
+    for found in (["note: nobody answers at localhost:1 yet"], ["server: localhost:1 answers over TLS"]):
+        supervise.keep_supernode(script(text, tmp_path), told.append, shown.append, check=lambda f=found: f)
+    assert [t for t in told if "answers" in t] == ["note: nobody answers at localhost:1 yet"], "once a minute"
+    assert shown.count(trying + "\n") == 4
 
 
 def test_a_supernode_is_given_up_when_it_cannot_be_let_in(tmp_path):
     told = []
-    assert supervise.keep_supernode(script(REFUSED, tmp_path), told.append, str, patience=0.3, first=0.1) == 1
+    supervise.keep_supernode(script(REFUSED, tmp_path), told.append, str, patience=0.3, first=0.1)
     assert told[-1].startswith("the SuperNode is given up after")
     assert "its key is not registered" in told[-1]
     assert supervise.PATIENCE >= 120
@@ -168,7 +199,7 @@ def test_a_supernode_is_given_up_when_it_cannot_be_let_in(tmp_path):
 def test_a_mistake_is_not_tried_again(tmp_path):
     told = []
     text = REFUSED.replace("305", "302")
-    assert supervise.keep_supernode(script(text, tmp_path), told.append, str) == 1
+    supervise.keep_supernode(script(text, tmp_path), told.append, str)
     assert told == [f"the SuperNode does not start: {supervise.REASONS[302]}"]
 
 
@@ -192,7 +223,7 @@ class FakeLink:
     """A SuperLink's list of keys, as ``flwr supernode`` shows it."""
 
     def __init__(self):
-        self.keys, self.calls, self.next = {}, [], 1
+        self.keys, self.calls, self.next, self.gone = {}, [], 1, set()
 
     def ask(self, folder, *arguments):
         verb = arguments[1]
@@ -203,7 +234,7 @@ class FakeLink:
             del self.keys[arguments[2]]
             return {"success": True}
         key = Path(arguments[2]).read_bytes()
-        if key in self.keys.values():
+        if key in self.keys.values() or key in self.gone:
             raise InputError("flwr supernode register: Public key already in use.")
         self.keys[str(self.next)] = key
         self.next += 1
@@ -224,6 +255,7 @@ def test_keys_are_registered_once_and_forgotten_with_their_files(kit, monkeypatc
     kits.remove_client(kit.root, "b")
     kits.add_client(kit.root, "c")
     assert synchronise() == ["ls", "unregister", "register"]
+    old = kit.public_key("a").read_bytes()
     kits.remove_client(kit.root, "a")
     kits.add_client(kit.root, "a")  # a new key under the old name
     assert synchronise() == ["ls", "unregister", "register"]
@@ -234,16 +266,25 @@ def test_keys_are_registered_once_and_forgotten_with_their_files(kit, monkeypatc
     commands.flower_home(kit.superlink).joinpath("registered.json").unlink()  # ours is gone
     assert synchronise() == ["ls", "register", "register"]
     assert told[-1] == "c: the SuperLink knows its key already"
+    # Flower lets nobody in by a key that it once unregistered, and says of it the same
+    link.gone.add(old)
+    kit.public_key("a").write_bytes(old)
+    with pytest.raises(InputError, match=r"the key of 'a' was unregistered before, .*remove-client DIR a"):
+        synchronise()
 
 
 def test_what_flwr_answers_is_read_past_its_other_lines(kit, monkeypatch):
+    refused = ("Listing all nodes...\\nClient error '403 Forbidden' for url 'https://localhost/v1/control/list-nodes'"
+               "\\nFor more information check: https://example.org/403\\n")
     answers = iter(['Config created.\n{"success": true, "nodes": []}', '{"success": false, "error-message": "x\\nno"}',
-                    "Traceback\nboom"])
+                    "Traceback\nboom", f'{{"success": false, "error-message": "{refused}"}}'])
     monkeypatch.setattr(commands.Command, "output", lambda self, *further: next(answers))
     assert registration.ask(kit.superlink, "supernode", "ls") == {"success": True, "nodes": []}
     with pytest.raises(InputError, match="flwr supernode ls: no; is the SuperLink up"):
         registration.ask(kit.superlink, "supernode", "ls")
     with pytest.raises(InputError, match="boom"):
+        registration.ask(kit.superlink, "supernode", "ls")
+    with pytest.raises(InputError, match=r"'403 Forbidden' .*list-nodes'; .*its address at OPERATOR in nginx.conf"):
         registration.ask(kit.superlink, "supernode", "ls")
 
 
