@@ -1,6 +1,6 @@
 """How well clusters tell who is met, for pairs of nodes that the fit has not seen: a score that needs no labels.
 
-    python benchmarks/held_out.py patent school --options "" epochs=0 node_weight=1 contacts=bouts --seeds 2
+    python benchmarks/held_out.py patent school --options "" epochs=0 node_weight=1,start=static --seeds 2
 
 A fifth of the pairs is held out with all their events, and TGC is fitted to the others. The score is the mean over both
 ends of the held-out events of
