@@ -1,7 +1,11 @@
 """The deployment kit: what each machine is given, who can read it, and what is refused."""
 
 import configparser
+import os
+import shutil
+import socket
 import stat
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -116,8 +120,11 @@ def test_settings_units_and_compose_files_are_well_formed(kit):
         unit.read_string(file.read_text())
         assert unit["Service"]["ExecStart"].split()[1:3] == ["deploy", file.stem]
         assert unit["Service"]["KillMode"] == "mixed"
+        # `systemctl stop` is no failure, and Flower may end a process with status 0 that should go on
+        assert (unit["Service"]["SuccessExitStatus"], unit["Service"]["Restart"]) == ("143", "always")
     compose = yaml.safe_load((kit.superlink / "compose.yaml").read_text())["services"]["superlink"]
     assert compose["ports"] == ["127.0.0.1:9443:9443"]
+    assert compose["restart"] == "unless-stopped", "on-failure is not started again with the machine"
     assert yaml.safe_load((kit.supernode("amber") / "compose.yaml").read_text())["services"]["supernode"]["volumes"]
     nginx = (kit.superlink / "nginx.conf").read_text()
     assert nginx.count("{") == nginx.count("}")
@@ -125,6 +132,51 @@ def test_settings_units_and_compose_files_are_well_formed(kit):
     assert "deny all;" in control
     assert "/v1/runtime" not in nginx
     assert nginx[nginx.index("location / {"):].split()[3:5] == ["return", "403;"]
+
+
+def tool(name):
+    """Where a program is that not every machine has; the kit was run with all of them, see docs/deployment.md."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return found or pytest.skip(f"{name} is not installed")
+
+
+def accepts(*command):
+    """The program ends with success; what it wrote."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_nginx_takes_its_configuration(tmp_path):
+    nginx = tool("nginx")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    kit = kits.init(tmp_path / "kit", "127.0.0.1", ["a"], port=port)
+    (tmp_path / "superlink.conf").write_text(
+        (kit.superlink / "nginx.conf").read_text().replace("/opt/fedclust/superlink", str(kit.superlink)))
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; error_log stderr;\nevents {{}}\nhttp {{ access_log off; "
+                                         f"include {tmp_path}/superlink.conf; }}\n")
+    assert "successful" in accepts(nginx, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"))
+
+
+def test_nftables_takes_its_rules(kit):
+    nft = tool("nft")
+    rules = kit.superlink / "nftables.conf"
+    # without it a second load would add to the first, and an address that was taken out would stay in
+    assert "delete table inet fedclust\ntable inet fedclust {" in rules.read_text()
+    if os.geteuid() != 0:
+        pytest.skip("nft checks rules for root only")
+    accepts(nft, "--check", "--file", str(rules))
+
+
+@pytest.mark.parametrize("role", ["superlink", "supernode"])
+def test_systemd_takes_its_unit(kit, tmp_path, role):
+    analyze = tool("systemd-analyze")
+    folder = kit.superlink if role == "superlink" else kit.supernode("amber")
+    unit = tmp_path / f"{role}.service"
+    unit.write_text((folder / unit.name).read_text().replace("/opt/fedclust/venv/bin/fedclust", "/bin/true"))
+    assert accepts(analyze, "verify", str(unit)) == ""
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
