@@ -76,8 +76,10 @@ def server_app(
 
 def _start(strategy: ClusteredStrategy, grid: Grid, folder: Path, job: int) -> FederationResult:
     """Run a deployed federation and leave its artefacts."""
-    from fedclust.deploy.artefacts import keep_artefacts, run_folder  # long to import, and clients import this module
+    # long to import, and clients import this module
+    from fedclust.deploy.artefacts import keep_artefacts, run_folder, speak
 
+    speak()
     run_dir = run_folder(folder, job)
     run_dir.open(strategy.config)
     result = strategy.start(grid)

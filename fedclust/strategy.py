@@ -242,6 +242,19 @@ class ClusteredStrategy(Strategy):
         self.aggregate_train(r, grid.send_and_receive(messages, timeout=self.config.timeout))
         self._history.rounds[-1]["seconds"] = time.perf_counter() - clock
         self._save(grid)
+        self._tell(self._history.rounds[-1])
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        """Say in the log how a round went, for whoever waits for it."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        parts = [f"{len(row['participants'])} of {len(self._payloads)} clients in {row['seconds']:.0f} s"]
+        parts += [f"{name} {value:.3f}" for name, value in row["mean"].items() if value is not None]
+        parts += [f"{client}: {reason}" for client, reason in row["failures"].items()]
+        parts += [f"suspects: {', '.join(row['suspects'])}"] if row["suspects"] else []
+        r = row["round"]
+        which = f"round {r + 1} of {self.config.rounds}" if r >= 0 else f"before round 1, {row['phase']}"
+        log.info("%s: %s", which, "; ".join(parts))
 
     def _save(self, grid: Grid) -> None:
         if self._file is None:

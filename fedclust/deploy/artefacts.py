@@ -1,7 +1,8 @@
-"""What a deployed run leaves beside its result: the folder that a simulation leaves, for report and newcomers."""
+"""What a deployed run shows and leaves: its log, and the folder that a simulation leaves, for report and newcomers."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from fedclust.config import FederationConfig
@@ -11,6 +12,14 @@ from fedclust.state import FederationResult
 from fedclust.trained import TrainedFederation
 from graphclust.runs.lifecycle import carry_out
 from graphclust.runs.store import RunDir
+
+
+def speak() -> None:
+    """Let the log of this package, a line for every round, be part of the run's log, which `deploy run` shows."""
+    log = logging.getLogger("fedclust")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
 
 
 def run_folder(folder: Path, job: int) -> RunDir[FederationRecord]:

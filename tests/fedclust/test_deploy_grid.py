@@ -1,11 +1,14 @@
 """Nodes that go, come back under another id, or are not there: replies by client, and no endless waiting."""
 
+import io
+import logging
 import time
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedclust.deploy import grid as prompt
+from fedclust.deploy.artefacts import speak
 from fedclust.deploy.grid import PromptGrid
 from fedclust.flwr_compat import NODE_UNAVAILABLE, is_deployed, task_identity
 from simulations.engines.inprocess import InProcessGrid
@@ -86,3 +89,20 @@ def test_a_client_that_comes_back_under_another_node_is_the_same_client():
     assert missing == {"c02": [1, 2]}, "the questions for nodes are those of the handshake and of each round"
     assert [row["participants"].count("c02") for row in result.history.rounds] == [1, 0, 0, 1, 1, 1]
     assert result.ids == [f"c0{i}" for i in range(6)] and result.clients[2]["accuracy"] is not None
+
+
+def test_the_log_of_a_deployed_run_has_a_line_for_every_round(monkeypatch):
+    """With who was missing and why; Flower shows the operator what the ServerApp writes to stderr."""
+    shown, package = io.StringIO(), logging.getLogger("fedclust")
+    monkeypatch.setattr("sys.stderr", shown)
+    try:
+        speak()
+        speak()
+        Flower(settings(rounds=3), grid_class=Moving).run()
+    finally:
+        package.handlers.clear()
+        package.setLevel(logging.NOTSET)
+    lines = [line for line in shown.getvalue().splitlines() if line.startswith("round ")]
+    assert [line.partition(":")[0] for line in lines] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
+    assert "6 of 6 clients in" in lines[0] and "accuracy" in lines[0] and "c02" not in lines[0]
+    assert "5 of 6 clients in" in lines[1] and "c02: " in lines[1]
