@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,7 @@ from torch import Tensor, nn
 from graphclust.encoders.initial import blank, uniform_
 from graphclust.encoders.sparse import SparseInput
 
-# Above four times this many rows the layers (but a sparse first one) work on that many at a time: the backward pass
-# then holds the gradients of one part only (100 MB less for 10,000 rows of the paper's network), and finds them in the
-# cache.
+# Rows whose gradient passes through a layer at a time in :meth:`MLP.lean`: a part of it stays in the cache.
 ROWS = 1024
 
 
@@ -34,20 +33,55 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor | SparseInput) -> Tensor:
         """Map (n, d), dense or :class:`SparseInput`, to (n, out)."""
+        h, layers = self._first(x)
+        for i, layer in enumerate(layers):
+            h = layer(h) if i == len(layers) - 1 else torch.relu_(layer(h))
+        return h
+
+    def lean(self, x: Tensor | SparseInput) -> Tensor:
+        """The values and gradients of :meth:`forward`, with less memory: for the training on many rows at once.
+
+        Gradients overwrite the activations, so that one backward pass is possible, and none under torch.func.
+        """
+        h, layers = self._first(x)
+        if not layers:
+            return h
+        return _Layers.apply(h, *(part for layer in layers for part in (layer.weight, layer.bias)))
+
+    def _first(self, x: Tensor | SparseInput) -> tuple[Tensor, list[nn.Module]]:
+        """What the dense layers get, and these layers."""
         layers = list(self.layers)
-        if isinstance(x, SparseInput):
-            h = x.linear(layers.pop(0))
-            if not layers:
-                return h
-            h = torch.relu_(h)
-        else:
-            h = x
-        if len(h) <= 4 * ROWS:
-            return _through(layers, h)
-        return torch.cat([_through(layers, part) for part in h.split(ROWS)])
+        if not isinstance(x, SparseInput):
+            return x, layers
+        h = x.linear(layers.pop(0))
+        return (torch.relu_(h) if layers else h), layers
 
 
-def _through(layers: Sequence[nn.Module], h: Tensor) -> Tensor:
-    for layer in layers[:-1]:
-        h = torch.relu_(layer(h))
-    return layers[-1](h)
+class _Layers(torch.autograd.Function):
+    """Linear layers with a ReLU between them; autograd would hold two gradients beside each activation."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[::2], parameters[1::2]
+        inputs = [h]
+        for weight, bias in zip(weights, biases, strict=True):
+            inputs.append(torch.addmm(bias, inputs[-1], weight.T))
+            if len(inputs) <= len(weights):
+                inputs[-1].relu_()
+        ctx.save_for_backward(*inputs[:-1], *weights)
+        return inputs[-1]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.saved_tensors) // 2
+        inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        found: list[Tensor | None] = []
+        for i in range(count - 1, -1, -1):
+            found = [grad.T @ inputs[i], grad.sum(0), *found]
+            if i:
+                for part, h in zip(grad.split(ROWS), inputs[i].split(ROWS), strict=True):
+                    # the activation is not needed any more: the gradient before the ReLU takes its place
+                    torch.ops.aten.threshold_backward.grad_input(part @ weights[i], h, 0, grad_input=h)
+                grad = inputs[i]
+        return (grad @ weights[0] if ctx.needs_input_grad[0] else None), *found

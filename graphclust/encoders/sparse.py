@@ -32,7 +32,7 @@ class SparseInput:
 
     def linear(self, layer: nn.Linear) -> Tensor:
         """The layer applied to the matrix, shape (n, out)."""
-        return _SparseLinear.apply(layer.weight, self) + layer.bias
+        return _SparseLinear.apply(layer.weight, self).add_(layer.bias)
 
 
 class _SparseLinear(torch.autograd.Function):
@@ -41,17 +41,18 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, x: SparseInput) -> Tensor:
         ctx.x = x
-        return _product(x.rows, weight.T)
+        return torch.cat(_strips(x.rows, weight.T), dim=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _product(ctx.x.columns, grad).T, None
+        # in the layout of the weights, for which autograd would copy it
+        return torch.cat([strip.T for strip in _strips(ctx.x.columns, grad)]), None
 
 
-def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+def _strips(matrix: Tensor, dense: Tensor) -> list[Tensor]:
     """matrix @ dense by strips of columns: one stays in the inner cache, where each of its rows is read many times."""
-    return torch.cat([matrix @ strip.contiguous() for strip in dense.split(64, dim=1)], dim=1)
+    return [matrix @ strip.contiguous() for strip in dense.split(64, dim=1)]
 
 
 def _to_torch(matrix: sp.csr_array, device: torch.device | str) -> Tensor:

@@ -87,19 +87,21 @@ class _LogRatio(torch.autograd.Function):
         own = torch.exp(tau * (anchors * anchors).sum(1)) * drawn
         # with a column of ones the product that the gradient needs also gives the row sums
         extended = torch.cat((others, others.new_ones(len(others), 1)), 1)
-        weight, grad_positive = torch.empty_like(positive), torch.empty_like(positive)
-        ratio = torch.empty_like(positive)
-        grad, grad_others = torch.zeros_like(unit), torch.zeros_like(others)
+        scaled, grad_others = tau * anchors, torch.zeros_like(others)
+        found = []
         step = max(1, BLOCK // len(columns))
-        for rows in (slice(start, min(start + step, n)) for start in range(0, n, step)):
-            e = torch.exp_((tau * anchors[rows]) @ others.T)
+        for u, v, pos, f, e_ii in zip(*(t.split(step) for t in (anchors, scaled, positive, factor, own)), strict=True):
+            e = torch.exp_(v @ others.T)
             sums = e @ extended
-            d = 1 + factor[rows] * (sums[:, -1] - own[rows])
-            ratio[rows] = positive[rows] / d
-            grad_positive[rows] = -1 / (n * d * (ratio[rows] + 1e-8))
-            weight[rows] = -grad_positive[rows] * ratio[rows] * factor[rows] * tau
-            grad[rows] = weight[rows, None] * sums[:, :-1]
-            grad_others += e.T @ (weight[rows, None] * anchors[rows])
+            d = 1 + f * (sums[:, -1] - e_ii)
+            ratio = pos / d
+            grad_positive = -1 / (n * d * (ratio + 1e-8))
+            weight = -grad_positive * ratio * f * tau
+            found.append((ratio, grad_positive, weight, weight[:, None] * sums[:, :-1]))
+            grad_others += e.T @ (weight[:, None] * u)
+        ratio, grad_positive, weight, grad_anchors = map(torch.cat, zip(*found, strict=True))
+        grad = torch.zeros_like(unit)
+        grad[:n] = grad_anchors
         grad.index_add_(0, columns, grad_others)
         grad[:n] -= (2 * weight * own)[:, None] * anchors
         ctx.save_for_backward(grad, grad_positive)

@@ -244,7 +244,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
             "contrast": alpha * self._contrast(z, pairs, fixed.argmax(1), columns, n),
         }
         if network.decoder is not None and x is not None:
-            parts["reconstruction"] = F.mse_loss(network.decoder(z[:a]), x)
+            parts["reconstruction"] = F.mse_loss(network.decoder.lean(z[:a]), x)
         return parts, fixed
 
     def _whole_epoch(
@@ -263,7 +263,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
             found = []
             for network in self._ensemble:
                 optimiser.zero_grad()
-                parts, q = self._losses(network, network.encoder(inputs), target, pairs, None, columns, n)
+                parts, q = self._losses(network, network.encoder.lean(inputs), target, pairs, None, columns, n)
                 found.append(q)
                 _add(total, _step(parts, optimiser), 1 / len(self._ensemble))
             return Epoch(total, torch.stack(found).mean(0).argmax(1))
@@ -291,7 +291,7 @@ class ContrastiveClusterer(AutoencoderClusterer):
                 for network, frequency in zip(self._ensemble, frequencies, strict=True):
                     optimiser.zero_grad()
                     parts, _ = self._losses(
-                        network, network.encoder(rows), rows[: len(seeds)], pairs, frequency, columns, n
+                        network, network.encoder.lean(rows), rows[: len(seeds)], pairs, frequency, columns, n
                     )
                     _add(total, _step(parts, optimiser), len(seeds) / (n * len(self._ensemble)))
             return Epoch(total, labels)

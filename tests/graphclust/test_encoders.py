@@ -187,17 +187,32 @@ def test_load_refuses_what_is_not_a_model(tmp_path):
         load_tensors(tmp_path)
 
 
-def test_rows_in_parts_are_the_rows_as_a_whole(monkeypatch):
-    net, x = MLP((6, 8, 7, 2), seeded(0)), torch.randn((50, 6), generator=seeded(1))
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 7)])
+@pytest.mark.parametrize("rows", [1024, 7])
+def test_the_lean_pass_gives_the_values_and_gradients_of_the_plain_one(monkeypatch, hidden, rows):
+    monkeypatch.setattr(mlp, "ROWS", rows)
+    net, x = MLP((6, *hidden, 2), seeded(0)), torch.randn((50, 6), generator=seeded(1)).requires_grad_()
     found = []
-    for rows in (1024, 7):
-        monkeypatch.setattr(mlp, "ROWS", rows)
-        net.zero_grad()
-        z = net(x)
-        z.square().sum().backward()
-        found.append([z.detach(), *(p.grad.clone() for p in net.parameters())])
-    for whole, parts in zip(*found, strict=True):
-        torch.testing.assert_close(whole, parts)
+    for run in (net.forward, net.lean):
+        z = run(x)
+        found.append([z.detach(), *torch.autograd.grad(z.square().sum(), (x, *net.parameters()))])
+    for plain, lean in zip(*found, strict=True):
+        torch.testing.assert_close(lean, plain)
+
+
+def test_the_lean_pass_of_sparse_input_is_that_of_the_dense_one(words):
+    net, found = MLP((15, 8, 7, 3), seeded(0)), []
+    for x in (torch.from_numpy(words.toarray()), SparseInput(words)):
+        found.append(torch.autograd.grad(net.lean(x).square().sum(), tuple(net.parameters())))
+    for dense, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, dense)
+
+
+def test_a_second_backward_through_the_lean_pass_is_refused():
+    loss = MLP((6, 8, 2), seeded(0)).lean(torch.randn((5, 6), generator=seeded(1))).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_convnet_is_two_convolutions_with_pooling_and_a_linear_layer():
