@@ -27,7 +27,7 @@ from fedclust.task import Cohort
 FLOOR = 1e-30
 """Least weight of a group in a logarithm: at exactly zero it could never come back."""
 E_STEPS, SETTLED = 50, 1e-3
-"""The E-step is repeated until a client's weights move by less than this in all, at most so often."""
+"""A client without weights of its own repeats the E-step until they move by less than this in all, at most so often."""
 
 
 class Mixture(FederatedAlgorithm):
@@ -56,12 +56,6 @@ class Mixture(FederatedAlgorithm):
     On digits-3shift with varied=all, three seeds with K = 3 and 5, the likeliest start of the training samples after
     15 rounds was another than the likeliest after 60 in three of six federations, after 20 and 25 in one, after 30 in
     none.
-    """
-
-    e_steps: Annotated[int, Field(ge=1)] = 1
-    """E-steps of a client in a round at most; 1, as in the papers, moves omega, many bring it to where it settles.
-
-    Under given models the likelihood is concave in omega, so that is its largest value.
     """
 
     @property
@@ -99,7 +93,7 @@ class Mixture(FederatedAlgorithm):
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """E-step with the old omega, then every model on its soft share of the samples."""
         costs, held, starts = self.costs(cohort, delivery), self._held(cohort, delivery), n_starts(delivery)
-        gamma, omega = e_steps(cohort, costs, held, starts, self.e_steps)
+        gamma, omega = e_step(cohort, costs, held, starts)
         cohort.memory["omega"] = self._everywhere(omega, delivery)
         trained = cohort.train(delivery.models, self.training, sample_weight=gamma)
         trial = {"omega": omega, "likelihood": likelihood(cohort, costs, held, starts)} if starts > 1 else {}
@@ -114,7 +108,14 @@ class Mixture(FederatedAlgorithm):
         """The delivered models under the clients' omega; without one, E-steps on the training samples find it."""
         omega, starts = self._held(cohort, delivery), n_starts(delivery)
         if "omega" not in cohort.memory:
-            omega = e_steps(cohort, self.costs(cohort, delivery), omega, starts, E_STEPS)[1]
+            costs = self.costs(cohort, delivery)
+            moving = torch.ones_like(omega[:, :1], dtype=torch.bool)  # every client stops by itself
+            for _ in range(E_STEPS):
+                old, (_, new) = omega, e_step(cohort, costs, omega, starts)
+                omega = torch.where(moving, new, old)
+                moving &= (new - old).abs().sum(1, keepdim=True) >= SETTLED
+                if not moving.any():
+                    break
         return delivery.models, _only(omega, delivery.arrays["best"], starts)
 
     def update(self, state: State, reports: Reports) -> State:
@@ -188,18 +189,6 @@ def e_step(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int = 1) -> tup
     joint = (omega.clamp_min(FLOOR).log()[..., None] - costs).unflatten(1, (starts, -1))
     gamma = torch.softmax(joint, dim=2).flatten(1, 2) * cohort.mask[:, None]
     return gamma, gamma.sum(-1) / cohort.n[:, None]
-
-
-def e_steps(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int, most: int) -> tuple[Tensor, Tensor]:
-    """gamma and omega after E-steps until omega settles, ``most`` at most; every client stops by itself."""
-    gamma, new = e_step(cohort, costs, omega, starts)
-    for _ in range(most - 1):
-        moving = (new - omega).abs().sum(1, keepdim=True) >= SETTLED
-        if not moving.any():
-            break
-        omega, (g, o) = new, e_step(cohort, costs, new, starts)
-        gamma, new = torch.where(moving[..., None], g, gamma), torch.where(moving, o, new)
-    return gamma, new
 
 
 def likelihood(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int) -> Tensor:
