@@ -78,6 +78,7 @@ class Draw(Settings):
     labels : the clients' label distributions
     bootstrap : draw with replacement and vary; None: without replacement within a client, unchanged
     pools : shares of the three pools
+    centred : the pixels of images lie in [-1/2, 1/2] and not in [0, 1], which small models learn from faster
     """
 
     kind: Literal["draw"] = "draw"
@@ -88,6 +89,7 @@ class Draw(Settings):
     labels: LabelShift = LabelShift()
     bootstrap: Bootstrap | None = Bootstrap()
     pools: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    centred: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Draw:

@@ -31,6 +31,9 @@ def build_drawn(spec: FederationSpec) -> Federation:
     drawing = _Drawing(spec, draw, samples, ids)
     planted, unseen = drawing.planted, _newcomers(spec, drawing.planted)
     planted.check_features(samples.x.shape[1:])
+    if draw.centred and samples.x.ndim != 4:
+        raise InputError(f"partition.centred = true and {spec.source} has features of shape {samples.x.shape[1:]}; "
+                         "only the pixels of images are known to lie in [0, 1]: leave it out")
     drawing.check([*ids, *unseen])
     n_train = {i: draw.n_samples(planted.of["size"][i])["train"] for i in ids}
     return planted.federation(drawing.client, n_train, unseen, samples.n_classes)
@@ -113,4 +116,6 @@ class _Drawing:
         if bootstrap is not None and (pool == "train" or bootstrap.varied == "all"):
             x = vary(x, bootstrap, rng)
         x = corrupt(x, self.planted.corruption(i), rng)
+        if self._draw.centred:
+            x = x - np.float32(0.5)
         return Split(torch.from_numpy(x), self.planted.labels(i, self._samples.y[chosen]))

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fedclust.data.build import build_federation
 from fedclust.data.concept import ConceptShift, label_map, label_maps
-from fedclust.data.draw import Bootstrap, LabelShift, label_distribution, vary
-from fedclust.data.feature import Corruption, corrupt, translate
+from fedclust.data.draw import Bootstrap, Draw, LabelShift, label_distribution, vary
+from fedclust.data.feature import Corruption, FeatureShift, corrupt, translate
 from fedclust.data.settings import stream
+from fedclust.data.spec import FederationSpec
 from graphclust.graph import InputError
 
 
@@ -123,6 +126,17 @@ def test_bootstrap_varies_every_copy():
     varied = vary(same, Bootstrap(), rng())
     assert len(np.unique(varied.reshape(50, -1), axis=0)) == 50
     assert vary(np.ones((3, 4), np.float32), Bootstrap(noise=0.0), rng()).tolist() == np.ones((3, 4)).tolist()
+
+
+def test_centred_pictures_are_the_same_ones_half_darker(tmp_path):
+    spec = FederationSpec(n_clients=2, feature=FeatureShift(variants=(Corruption(kind="contrast", amount=0.4),)))
+    plain, centred = (build_federation(spec.model_copy(update={"partition": Draw(centred=c)})) for c in (False, True))
+    for a, b in zip(plain.everyone, centred.everyone, strict=True):
+        assert torch.equal(a.train.x - 0.5, b.train.x) and torch.equal(a.test.x - 0.5, b.test.x)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a,b,label\n" + "1,2,0\n3,4,1\n" * 20)
+    with pytest.raises(InputError, match=r"partition\.centred = true .* shape \(2,\)"):
+        build_federation(FederationSpec(source=str(rows), n_clients=2, partition=Draw(centred=True)))
 
 
 def test_label_distributions():
