@@ -27,7 +27,7 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "model",
-        "start": "temporal", "node_weight": 0.1, "dim": 16, "geometry": "cosine", "bandwidth": "auto",
+        "start": "views", "node_weight": 0.1, "dim": None, "geometry": "cosine", "bandwidth": "auto",
         "collapse_guard": 0.5,
     },
     "faithful": {
@@ -36,7 +36,7 @@ MODES: dict[str, dict[str, Any]] = {
         "collapse_guard": 0.0,
     },
 }
-"""What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
+"""What an option left at None means; dim None is 2 K. "faithful" is the arithmetic of the authors' public code."""
 
 PART = 2**20
 """Samples of a pass after which the training loop may write a checkpoint: about ten seconds of work."""
@@ -67,7 +67,8 @@ class TGC(GraphClusterer):
     negatives : int, default 2
         N.
     dim : int or None
-        Of the vectors; 16, or 128 (paper).
+        Of the vectors; 2 K, as spectral clustering takes K leading directions of a graph for K clusters (Ng, Jordan and
+        Weiss, NIPS 2001) and the vectors come of two graphs; or 128 (paper).
     lr : float, default 0.01
         Step size of SGD, for each sample (public code: for the sum over a batch, which is the same).
     batch_size : int, default 1024
@@ -93,9 +94,11 @@ class TGC(GraphClusterer):
         both, norms over the batch.
     clusters : {"model", "kmeans"} or None
         The result: argmax of Q, or k-means (20 starts) on the vectors (public code).
-    start : {"temporal", "static"} or None
-        The graph that the vectors at the start are made of: events and co-contacts
-        (:meth:`graphclust.methods._events.Events.cocontacts`), or events alone, each pair once (paper).
+    start : {"views", "temporal", "static"} or None
+        What the vectors at the start are made of. "static": of who meets whom, each pair once (paper). "temporal": of
+        the events and the co-contacts (:meth:`graphclust.methods._events.Events.cocontacts`) as one graph. "views": one
+        half of who meets whom, as in "static", the other of the co-contacts alone; a view that tells nothing is about
+        the same for all clusters and leaves them to the other.
     geometry : {"cosine", "euclidean"} or None
         Where clusters are compact: z / ||z||, or z (paper).
     bandwidth : float, "auto" or None
@@ -131,7 +134,7 @@ class TGC(GraphClusterer):
         "time_unit": [StrOptions({"gap", "span"}), None],
         "balance": [StrOptions({"sample", "code"}), None],
         "clusters": [StrOptions({"model", "kmeans"}), None],
-        "start": [StrOptions({"temporal", "static"}), None],
+        "start": [StrOptions({"views", "temporal", "static"}), None],
         "geometry": [StrOptions({"cosine", "euclidean"}), None],
         "bandwidth": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "collapse_guard": [Interval(Real, 0, 1, closed="left"), None],
@@ -173,7 +176,8 @@ class TGC(GraphClusterer):
         """The options with every None filled in from ``mode``."""
         names = ("hist_len", "negatives", "lr", "batch_size", "order", "batch_weight")
         given = {name: getattr(self, name) for name in (*names, *MODES[self.mode])}
-        return Rules(**given | {name: value for name, value in MODES[self.mode].items() if given[name] is None})
+        given |= {name: value for name, value in MODES[self.mode].items() if given[name] is None}
+        return Rules(**given | {"dim": given["dim"] or 2 * self.n_clusters})
 
     def _cluster(self, graph: Stream, rng: np.random.Generator, monitor: Monitor) -> Clustering:
         rules, follows = self._rules(), self.windows > 1
@@ -231,12 +235,16 @@ class TGC(GraphClusterer):
         )
 
     def _vectors(self, stream: Stream, events: Events, rules: Rules, rng: np.random.Generator) -> np.ndarray:
-        """The vectors at the start, (n, dim) float32, rows of length 1; at random for a node that has none."""
-        graph, make = stream.graph(), Node2Vec(dim=rules.dim, weighted=rules.start == "temporal")
+        """The vectors at the start, (n, dim) float32, rows of length 1; a node that a view has none of: at random."""
+        contacts, dim = stream.graph(), rules.dim
+        views = [(contacts, dim, False)]  # graph, how many columns, whether its weights count
         if rules.start == "temporal":
-            graph = from_adjacency(graph.adjacency + events.cocontacts())
-        z = make.embed(graph, rng)
-        return np.where(z.any(axis=1, keepdims=True), z, normalize(rng.standard_normal(z.shape))).astype(np.float32)
+            views = [(from_adjacency(contacts.adjacency + events.cocontacts()), dim, True)]
+        elif rules.start == "views" and dim > 1:
+            views = [(contacts, dim - dim // 2, False), (from_adjacency(events.cocontacts()), dim // 2, True)]
+        parts = [Node2Vec(dim=d, weighted=weighted).embed(graph, rng) for graph, d, weighted in views]
+        parts = [np.where(z.any(1, keepdims=True), z, normalize(rng.standard_normal(z.shape))) for z in parts]
+        return (np.hstack(parts) / np.sqrt(len(parts))).astype(np.float32)
 
     def partial_fit(self, data: Any, *, epochs: int | None = None) -> Self:
         """Go on training with new events; clusters keep their ids.
