@@ -34,6 +34,7 @@ class Rules:
     time_unit: str
     balance: str
     clusters: str
+    components: str
     start: str
     dim: int
     geometry: str

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from graphclust.coerce import as_stream
 from graphclust.graph import InputError, from_adjacency
+from graphclust.methods._components import kmeans_apart
 from graphclust.methods._events import Events
 from graphclust.methods._network import kmeans_labels
 from graphclust.methods._tgc import Rules, Table, in_order, one_pass, train_on
@@ -26,17 +27,17 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {
-        "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "model",
-        "start": "views", "node_weight": 0.1, "dim": None, "geometry": "cosine", "bandwidth": "auto",
-        "collapse_guard": 0.5,
+        "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "kmeans",
+        "components": "apart", "start": "views", "node_weight": 0.1, "dim": 32, "geometry": "cosine",
+        "bandwidth": "auto", "collapse_guard": 0.5,
     },
     "faithful": {
         "kernel": "growth", "attention": "padded", "time_unit": "span", "balance": "code", "clusters": "kmeans",
-        "start": "static", "node_weight": 1.0, "dim": 128, "geometry": "euclidean", "bandwidth": 1.0,
-        "collapse_guard": 0.0,
+        "components": "joined", "start": "static", "node_weight": 1.0, "dim": 128, "geometry": "euclidean",
+        "bandwidth": 1.0, "collapse_guard": 0.0,
     },
 }
-"""What an option left at None means; dim None is 2 K. "faithful" is the arithmetic of the authors' public code."""
+"""What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
 
 PART = 2**20
 """Samples of a pass after which the training loop may write a checkpoint: about ten seconds of work."""
@@ -67,8 +68,7 @@ class TGC(GraphClusterer):
     negatives : int, default 2
         N.
     dim : int or None
-        Of the vectors; 2 K, as spectral clustering takes K leading directions of a graph for K clusters (Ng, Jordan and
-        Weiss, NIPS 2001) and the vectors come of two graphs; or 128 (paper).
+        Of the vectors; 32, half of them for each view at the start, or 128 (paper).
     lr : float, default 0.01
         Step size of SGD, for each sample (public code: for the sum over a batch, which is the same).
     batch_size : int, default 1024
@@ -93,7 +93,11 @@ class TGC(GraphClusterer):
         "code": L_node is a mean over the batch (public code), a thousand times weaker at 1024. L_batch is the same in
         both, norms over the batch.
     clusters : {"model", "kmeans"} or None
-        The result: argmax of Q, or k-means (20 starts) on the vectors (public code).
+        The result: argmax of Q, or k-means (20 starts) on the vectors (public code). None is "model" at ``windows``
+        above 1, where clusters have to live on.
+    components : {"apart", "joined"} or None
+        Whether clusters of k-means may span components of the graph of contacts that K is enough for
+        (:func:`graphclust.methods._components.kmeans_apart`). ``partial_fit`` does not ask.
     start : {"views", "temporal", "static"} or None
         What the vectors at the start are made of. "static": of who meets whom, each pair once (paper). "temporal": of
         the events and the co-contacts (:meth:`graphclust.methods._events.Events.cocontacts`) as one graph. "views": one
@@ -134,6 +138,7 @@ class TGC(GraphClusterer):
         "time_unit": [StrOptions({"gap", "span"}), None],
         "balance": [StrOptions({"sample", "code"}), None],
         "clusters": [StrOptions({"model", "kmeans"}), None],
+        "components": [StrOptions({"apart", "joined"}), None],
         "start": [StrOptions({"views", "temporal", "static"}), None],
         "geometry": [StrOptions({"cosine", "euclidean"}), None],
         "bandwidth": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
@@ -146,8 +151,9 @@ class TGC(GraphClusterer):
         negatives: int = 2, dim: int | None = None, lr: float = 0.01, batch_size: int = 1024, order: str = "shuffled",
         windows: int = 1, node_weight: float | None = None, batch_weight: float = 1.0, kernel: str | None = None,
         attention: str | None = None, time_unit: str | None = None, balance: str | None = None,
-        clusters: str | None = None, start: str | None = None, geometry: str | None = None,
-        bandwidth: float | str | None = None, collapse_guard: float | None = None, random_state: Any = None,
+        clusters: str | None = None, components: str | None = None, start: str | None = None,
+        geometry: str | None = None, bandwidth: float | str | None = None, collapse_guard: float | None = None,
+        random_state: Any = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.mode = mode
@@ -166,6 +172,7 @@ class TGC(GraphClusterer):
         self.time_unit = time_unit
         self.balance = balance
         self.clusters = clusters
+        self.components = components
         self.start = start
         self.geometry = geometry
         self.bandwidth = bandwidth
@@ -176,8 +183,8 @@ class TGC(GraphClusterer):
         """The options with every None filled in from ``mode``."""
         names = ("hist_len", "negatives", "lr", "batch_size", "order", "batch_weight")
         given = {name: getattr(self, name) for name in (*names, *MODES[self.mode])}
-        given |= {name: value for name, value in MODES[self.mode].items() if given[name] is None}
-        return Rules(**given | {"dim": given["dim"] or 2 * self.n_clusters})
+        usual = MODES[self.mode] | ({"clusters": "model"} if self.mode == "default" and self.windows > 1 else {})
+        return Rules(**given | {name: value for name, value in usual.items() if given[name] is None})
 
     def _cluster(self, graph: Stream, rng: np.random.Generator, monitor: Monitor) -> Clustering:
         rules, follows = self._rules(), self.windows > 1
@@ -227,7 +234,9 @@ class TGC(GraphClusterer):
             table.order_by_size()
             labels, q = table.assign().argmax(1).numpy(), table.assign().numpy()
         else:
-            labels, q = kmeans_labels(table.position(table.z).numpy(), self.n_clusters, start_seed, 20), None
+            u, q, common = table.position(table.z).numpy(), None, (self.n_clusters, start_seed, 20)
+            apart = rules.components == "apart"
+            labels = kmeans_apart(u, graph.graph().adjacency, *common) if apart else kmeans_labels(u, *common)
         self._stream = graph
         return Clustering(
             labels, table.z.numpy().copy(), q, phase.history, {"stopped": phase.stopped or "last"},
@@ -282,8 +291,9 @@ class TGC(GraphClusterer):
             self.labels_ = self.soft_assignment_.argmax(1)
         else:
             old = len(self.labels_)
-            means = np.stack([z[:old][self.labels_ == c].mean(0) for c in range(self.n_clusters_)])
-            self.labels_ = KMeans(self.n_clusters_, init=means, n_init=1).fit_predict(z).astype(np.int64)
+            u = table.position(table.z).numpy()
+            means = np.stack([u[:old][self.labels_ == c].mean(0) for c in range(self.n_clusters_)])
+            self.labels_ = KMeans(self.n_clusters_, init=means, n_init=1).fit_predict(u).astype(np.int64)
         self.embedding_, self.history_ = z.copy(), self.history_ + phase.history
         self.n_clusters_ = len(np.unique(self.labels_))
         self.window_labels_ = self.window_edges_ = None  # of the time before the new events

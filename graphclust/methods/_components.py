@@ -1,0 +1,55 @@
+"""k-means that keeps apart what no path of edges joins."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from graphclust.methods._network import kmeans_labels
+
+
+def kmeans_apart(u: np.ndarray, adjacency: sp.csr_array, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
+    """k-means on (n, d) in which no cluster spans two components of the graph; plain k-means with more components than
+    clusters, or with one.
+
+    No objective of a cut (Shi and Malik, DOI 10.1109/34.868688) joins two components as long as there are clusters for
+    all of them, but k-means does where a large one gains more by being split. Each component begins as one cluster, and
+    the next one is always given to the component whose sum of squared distances falls most by it.
+
+    Returns
+    -------
+    labels : (n,) int in 0..n_clusters - 1
+    """
+    count, component = connected_components(adjacency, directed=False)
+    if not 1 < count <= n_clusters:
+        return kmeans_labels(u, n_clusters, seed, n_init)
+    rows = [np.flatnonzero(component == c) for c in range(count)]
+    now = [np.zeros(len(part), int) for part in rows]
+
+    def split(c: int) -> tuple[np.ndarray, float]:
+        """The component in one cluster more, and how far its sum of squares falls."""
+        k = int(now[c].max()) + 2
+        if k > len(rows[c]):
+            return now[c], -np.inf
+        labels = kmeans_labels(u[rows[c]], k, seed, n_init)
+        return labels, _squares(u[rows[c]], now[c]) - _squares(u[rows[c]], labels)
+
+    after = [split(c) for c in range(count)]
+    for _ in range(n_clusters - count):
+        c = int(np.argmax([gain for _, gain in after]))
+        now[c] = after[c][0]
+        after[c] = split(c)
+    labels, base = np.empty(len(u), int), 0
+    for part, inside in zip(rows, now, strict=True):
+        labels[part] = base + inside
+        base += int(inside.max()) + 1
+    return labels
+
+
+def _squares(u: np.ndarray, labels: np.ndarray) -> float:
+    """Sum of the squared distances to the means of the clusters: sum |u|^2 - sum_c |sum u|^2 / n_c."""
+    sums = np.zeros((int(labels.max()) + 1, u.shape[1]))
+    np.add.at(sums, labels, u)
+    sizes = np.maximum(np.bincount(labels, minlength=len(sums)), 1)
+    return float((u.astype(np.float64) ** 2).sum() - ((sums**2).sum(1) / sizes).sum())
