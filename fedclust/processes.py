@@ -41,11 +41,19 @@ def variables(home: Path, threads: int = 1, *, code: Path | None = None) -> dict
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends this block as Ctrl-C does, so that what it started is ended and removed."""
+    """SIGTERM ends this block as Ctrl-C does, so that what it started is ended and removed; a second changes nothing.
+
+    Whoever is impatient sends the signal again, and it would break off the cleaning up, with processes left behind.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def leave(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
