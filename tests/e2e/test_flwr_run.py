@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 
 from fedclust.algorithms import algorithm_names
 from fedclust.config import FederationConfig
@@ -24,6 +25,7 @@ from tests.processes import commands_below
 from tests.simulations.test_inprocess import tiny
 
 ROOT = Path(__file__).parents[2]
+WORKER = "PYTEST_XDIST_WORKER"
 SETTINGS = {"oracle": {"true_groups": (0, 1, 0, 1)}}
 
 NAMES = [*algorithm_names(), "clustering"]
@@ -38,11 +40,21 @@ def config(name):
     return tiny(name, settings=SETTINGS.get(name, {}), rounds=2, fraction=0.75)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def alone_with_ray(tmp_path_factory):
+    """Files of tests that look for what Ray left on the machine wait for each other in pytest's several workers."""
+    shared = tmp_path_factory.getbasetemp().parent
+    with FileLock(shared / "ray.lock"):
+        yield
+
+
 def left_behind():
+    """Folders of the engine, and processes of Flower and Ray but for those of pytest's other workers."""
     folders = {str(p) for p in Path(tempfile.gettempdir()).glob("fedclust-*")}
     words = ("flower-superlink", "flower-superexec", "flwr-simulation", "raylet", "gcs_server")
-    processes = {p.pid for p in psutil.process_iter(["cmdline"])
-                 if any(word in part for part in (p.info["cmdline"] or [])[:3] for word in words)}
+    processes = {p.pid for p in psutil.process_iter(["cmdline", "environ"])
+                 if any(word in part for part in (p.info["cmdline"] or [])[:3] for word in words)
+                 and (p.info["environ"] or os.environ).get(WORKER) == os.environ.get(WORKER)}
     return folders | processes
 
 

@@ -17,7 +17,7 @@ from fedclust.flwr_compat import environment
 from fedclust.processes import end, program
 from graphclust.graph import InputError
 from simulations.engines import get_engine, ray
-from tests.e2e.test_flwr_run import ROOT, assert_same, left_behind
+from tests.e2e.test_flwr_run import ROOT, alone_with_ray, assert_same, left_behind  # noqa: F401
 from tests.processes import commands_below
 from tests.simulations.test_inprocess import tiny
 
@@ -72,6 +72,11 @@ def titles(pid):
     return {command[0] for command in commands_below(pid).values()}
 
 
+def left_beside(pids):
+    """What is left behind, but for the nodes themselves, whose processes come and go."""
+    return left_behind() - {p for pid in pids for p in (pid, *commands_below(pid))}
+
+
 def assert_idle(pids):
     """Both nodes are there, and nobody's clients on them."""
     deadline = time.monotonic() + 30
@@ -85,7 +90,7 @@ def assert_idle(pids):
 def test_clients_run_on_both_nodes_with_the_result_of_one_process(cluster, monkeypatch):
     address, pids = cluster
     monkeypatch.setenv("RAY_ADDRESS", address)
-    before, seen, over = left_behind(), {pid: set() for pid in pids}, threading.Event()
+    before, seen, over = left_beside(pids), {pid: set() for pid in pids}, threading.Event()
 
     def watch():
         while not over.wait(0.2):
@@ -103,14 +108,14 @@ def test_clients_run_on_both_nodes_with_the_result_of_one_process(cluster, monke
     for through_ray, config in zip(results, CONFIGS, strict=True):
         assert_same(through_ray, get_engine("inprocess")(config))
     assert_idle(pids)
-    assert left_behind() == before
+    assert left_beside(pids) == before
 
 
 @pytest.mark.slow
 def test_a_run_that_is_terminated_leaves_the_cluster_to_others(cluster):
     address, pids = cluster
     code = "import tests.simulations.test_inprocess as t; t.get_engine('ray')(t.tiny(rounds=10_000))"
-    before = left_behind()
+    before = left_beside(pids)
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "RAY_ADDRESS": address})
     try:
         deadline = time.monotonic() + START
@@ -122,7 +127,7 @@ def test_a_run_that_is_terminated_leaves_the_cluster_to_others(cluster):
     finally:
         end(process)
     assert_idle(pids)
-    assert left_behind() == before
+    assert left_beside(pids) == before
 
 
 @pytest.mark.slow

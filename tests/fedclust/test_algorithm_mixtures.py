@@ -66,7 +66,7 @@ def test_over_relaxed_weights_by_hand():
     held, fitted = torch.tensor([[0.5, 0.5, 0.9, 0.1]]), torch.tensor([[0.8, 0.2, 0.9, 0.1]])
     assert torch.equal(over_relaxed(held, fitted, 1.0, 2), fitted)
     moved = over_relaxed(held, fitted, 2.0, 2)
-    assert moved.tolist()[0] == pytest.approx([16 / 17, 1 / 17, 0.9, 0.1])  # the second start is where EM would leave it
+    assert moved.tolist()[0] == pytest.approx([16 / 17, 1 / 17, 0.9, 0.1])  # EM leaves the second start where it is
     gone = over_relaxed(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]), 1.9, 1)
     assert torch.isfinite(gone).all() and gone.sum() == pytest.approx(1)
 
