@@ -9,6 +9,7 @@ from fedclust.algorithms import make_algorithm
 from fedclust.algorithms._mixture import e_step, over_relaxed
 from fedclust.algorithms.base import Reports, models
 from fedclust.data.client import ClientData
+from fedclust.task import Cohort
 from graphclust.graph import InputError
 from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, deliver
 
@@ -81,6 +82,22 @@ def test_only_fedrc_over_relaxes_and_its_clients_do_as_the_rule_says():
     assert torch.allclose(longer.state["weights"], expected / expected.sum(1, keepdim=True), atol=1e-6)
     with pytest.raises(InputError, match="relaxation"):
         make_algorithm("fedrc", {"relaxation": 2.0}, TRAINING)
+
+
+def test_in_the_end_all_samples_of_a_client_train_alike(monkeypatch):
+    seen, train = [], Cohort.train
+
+    def watched(cohort, models, training, *, sample_weight, **others):
+        seen.append(sample_weight[0, :, : int(cohort.n[0])])
+        return train(cohort, models, training, sample_weight=sample_weight, **others)
+
+    monkeypatch.setattr(Cohort, "train", watched)
+    loop = Loop(make_algorithm("fedrc", {"restarts": 1, "n_groups": 2, "trial_rounds": 2}, TRAINING), concepts(1))
+    loop.run(3)
+    spread = [float((w - w[:, :1]).abs().max()) for w in seen]
+    assert spread[0] > 0.01 and spread[1] > 0.01 and spread[2] == 0
+    assert torch.equal(seen[2][:, 0], loop.state["weights"][0]), "the weights that are reported"
+    assert make_algorithm("fedem", {}, TRAINING).m_step == "samples", "as in its paper"
 
 
 def reported(algorithm, state, omega):
