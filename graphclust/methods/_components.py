@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
+from sklearn.metrics import pairwise_distances_argmin
 
 from graphclust.methods._network import kmeans_labels
+
+SMALL = 0.1
+"""Components below this share of the mean size of a cluster, n / k, are no candidates for clusters of their own."""
 
 
 def kmeans_apart(u: np.ndarray, adjacency: sp.csr_array, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
     """k-means on (n, d) in which no cluster spans two components of the graph; plain k-means with more components than
-    clusters, or with one.
+    clusters, or with one. Small components (:data:`SMALL`), which would use clusters up, do not count: their nodes go to
+    the nearest cluster.
 
     No objective of a cut (Shi and Malik, DOI 10.1109/34.868688) joins two components as long as there are clusters for
     all of them, but k-means does where a large one gains more by being split. Each component begins as one cluster, and
@@ -21,10 +26,12 @@ def kmeans_apart(u: np.ndarray, adjacency: sp.csr_array, n_clusters: int, seed: 
     -------
     labels : (n,) int in 0..n_clusters - 1
     """
-    count, component = connected_components(adjacency, directed=False)
+    component = connected_components(adjacency, directed=False)[1]
+    large = np.flatnonzero(np.bincount(component) >= SMALL * len(u) / n_clusters)
+    count = len(large)
     if not 1 < count <= n_clusters:
         return kmeans_labels(u, n_clusters, seed, n_init)
-    rows = [np.flatnonzero(component == c) for c in range(count)]
+    rows = [np.flatnonzero(component == c) for c in large]
     now = [np.zeros(len(part), int) for part in rows]
 
     def split(c: int) -> tuple[np.ndarray, float]:
@@ -40,10 +47,14 @@ def kmeans_apart(u: np.ndarray, adjacency: sp.csr_array, n_clusters: int, seed: 
         c = int(np.argmax([gain for _, gain in after]))
         now[c] = after[c][0]
         after[c] = split(c)
-    labels, base = np.empty(len(u), int), 0
+    labels = np.full(len(u), -1)
+    centres: list[np.ndarray] = []
     for part, inside in zip(rows, now, strict=True):
-        labels[part] = base + inside
-        base += int(inside.max()) + 1
+        labels[part] = len(centres) + inside
+        centres += [u[part[inside == c]].mean(0) for c in range(int(inside.max()) + 1)]
+    small = labels < 0
+    if small.any():
+        labels[small] = pairwise_distances_argmin(u[small], np.stack(centres))
     return labels
 
 

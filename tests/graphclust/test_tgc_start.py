@@ -33,8 +33,8 @@ def squares(u: np.ndarray, labels: np.ndarray) -> float:
 
 def test_no_cluster_spans_two_components_though_k_means_would():
     rng = np.random.default_rng(0)
-    sizes = [200, 6, 5]
-    u = rng.standard_normal((211, 2)) * np.repeat([10.0, 0.1, 0.1], sizes)[:, None]
+    sizes = [200, 8, 7]
+    u = rng.standard_normal((215, 2)) * np.repeat([10.0, 0.1, 0.1], sizes)[:, None]
     component = np.repeat([0, 1, 2], sizes)
     free, apart = kmeans_labels(u, 4, 0, 5), kmeans_apart(u, islands(sizes), 4, 0, 5)
     assert any(len(np.unique(component[free == c])) > 1 for c in range(4))
@@ -63,6 +63,17 @@ def test_spare_clusters_go_where_the_sum_of_squares_falls_most():
 def test_one_component_or_more_than_clusters_is_plain_k_means(sizes, k):
     u = np.random.default_rng(2).standard_normal((sum(sizes), 3))
     np.testing.assert_array_equal(kmeans_apart(u, islands(sizes), k, 0, 5), kmeans_labels(u, k, 0, 5))
+
+
+def test_a_handful_of_nodes_apart_uses_no_cluster_up():
+    """Two large components, and two pairs: k = 4 has no cluster for a pair, whose nodes go to the nearest."""
+    sizes = [60, 60, 2, 2]
+    u = np.random.default_rng(4).standard_normal((124, 2))
+    u[:, 0] += np.repeat([-9.0, 9.0, -9.0, 9.0], sizes)
+    labels = kmeans_apart(u, islands(sizes), 4, 0, 5)
+    assert sorted(np.unique(labels[:120])) == [0, 1, 2, 3]
+    assert not {*labels[:60]} & {*labels[60:120]}
+    assert {*labels[120:122]} <= {*labels[:60]} and {*labels[122:]} <= {*labels[60:120]}
 
 
 def test_a_component_is_not_cut_into_more_clusters_than_it_has_nodes():
