@@ -15,8 +15,8 @@ SMALL = 0.1
 
 def kmeans_apart(u: np.ndarray, adjacency: sp.csr_array, n_clusters: int, seed: int, n_init: int) -> np.ndarray:
     """k-means on (n, d) in which no cluster spans two components of the graph; plain k-means with more components than
-    clusters, or with one. Small components (:data:`SMALL`), which would use clusters up, do not count: their nodes go to
-    the nearest cluster.
+    clusters, or with one. Small components (:data:`SMALL`), which would use clusters up, do not count; their nodes go
+    to the nearest cluster.
 
     No objective of a cut (Shi and Malik, DOI 10.1109/34.868688) joins two components as long as there are clusters for
     all of them, but k-means does where a large one gains more by being split. Each component begins as one cluster, and
