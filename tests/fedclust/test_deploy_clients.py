@@ -64,8 +64,8 @@ def config(folder=None, **changes):
     """FedRC on three clients with data of their own; with a folder, as a simulation of it."""
     spec = FederationSpec(source=str(folder) if folder else "own", n_clients=3,
                           partition={"kind": "files", "n_classes": 3}, seed=4)
-    fixed = {"federation": spec, "settings": {"n_groups": 2, "restarts": 1}, "rounds": 4, "timeout": 20,
-             "training": Training(batch_size=10, lr=0.3)}
+    fixed = {"federation": spec, "settings": {"n_groups": 2, "restarts": 1, "relaxation": 1}, "rounds": 4,
+             "timeout": 20, "training": Training(batch_size=10, lr=0.3)}
     return FederationConfig(algorithm="fedrc", **{**fixed, **changes})
 
 
