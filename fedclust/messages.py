@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedclust.algorithms.base import Delivery, Payload, Report, State, models
 from fedclust.models import Params
-from fedclust.records import TensorRecord, gathered, n_bytes, pack
+from fedclust.records import Signature, TensorRecord, gathered, n_bytes, pack
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
 Setting = str | int | float | bool | list[int] | list[float]
@@ -40,8 +40,8 @@ class Packer:
     def __init__(self, state: State) -> None:
         self._state = state
         self._families: dict[str, Params] = {}
+        self._signatures: dict[str, Signature] = {}
         self._packed: dict[tuple[str, int], TensorRecord] = {}
-        self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self._contents: dict[tuple[Any, ...], RecordDict] = {}
         self._settings: Mapping[str, Setting] | None = None
         self._said: tuple[Any, ...] = ()  # the settings of the last content, as part of a key
@@ -65,11 +65,12 @@ class Packer:
             content["arrays"] = pack(payload.arrays)
         return content
 
-    def shapes(self, family: str) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter of one model of the family; empty when the state has no such family."""
-        if family not in self._shapes:
-            self._shapes[family] = {name: tuple(t.shape[1:]) for name, t in self._family(family).items()}
-        return self._shapes[family]
+    def signature(self, family: str) -> Signature:
+        """Of one model of the family; empty when the state has no such family."""
+        if family not in self._signatures:
+            held = sorted(self._family(family).items())
+            self._signatures[family] = tuple((name, tuple(t.shape[1:]), t.dtype) for name, t in held)
+        return self._signatures[family]
 
     def _family(self, family: str) -> Params:
         if family not in self._families:

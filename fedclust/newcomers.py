@@ -17,7 +17,7 @@ from fedclust.config import FederationConfig
 from fedclust.contract import mixtures
 from fedclust.messages import Packer, reports, tensor_bytes
 from fedclust.participant import ALL
-from fedclust.rounds import Registry, Sent, exchange
+from fedclust.rounds import UNUSABLE, Registry, Sent, exchange
 
 
 @dataclass
@@ -61,7 +61,12 @@ def meet_newcomers(
             **settings, "shots": [m for m, _ in some if m], "draws": [draw for m, draw in some if m],
         }) for client, some in about.items()
     })
-    weights = {c: _assigned(algorithm, state, about[c], registry.unseen[c], content) for c, content in evidence.items()}
+    weights = {}
+    for c, content in evidence.items():
+        try:
+            weights[c] = _assigned(algorithm, state, about[c], registry.unseen[c], content)
+        except (LookupError, RuntimeError, TypeError, ValueError) as e:  # nobody else's evidence is in it
+            failures[c] = f"{UNUSABLE}{type(e).__name__}: {e}"
     questions = {c: _question(w, about[c], algorithm) for c, w in weights.items()}
     measured, failed = ask("evaluate.assigned", {
         c: packer.content(Payload(q.groups, {"weights": q.weights}, phase="assigned"), {
@@ -69,6 +74,10 @@ def meet_newcomers(
         }) for c, q in questions.items() if q.groups
     })
     failures |= failed
+    for c in [*measured]:
+        if not _fits(measured[c], len(questions[c].shown)):
+            failures[c] = f"{UNUSABLE}metrics is not an accuracy and a loss for each trial"
+            del measured[c]
     for client, some in about.items():
         of_client = weights.get(client, torch.full((len(some), n_groups(state)), math.nan))
         found.weights = torch.cat([found.weights, of_client])
@@ -82,6 +91,13 @@ def meet_newcomers(
                 row |= {name: cast(list[float], metrics[name])[at] for name in ("accuracy", "loss")}
             found.rows.append(row)
     return found
+
+
+def _fits(content: RecordDict, trials: int) -> bool:
+    """Whether a newcomer tells how it fares in each of so many trials."""
+    told = content.get("metrics")
+    each = [told.get(name) for name in ("accuracy", "loss")] if isinstance(told, MetricRecord) else [None]
+    return all(isinstance(values, list) and len(values) == trials for values in each)
 
 
 def _assigned(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedclust.algorithms.base import Report
-from fedclust.contract import WHOLE
+from fedclust.contract import Form, dtype_of
 from fedclust.flwr_compat import messages_to
 from fedclust.messages import reports
 from fedclust.records import Signature, TensorRecord, pack, unpack
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PAUSE = 0.2
 # Seconds in which a node that appears between two rounds must say who it is.
 GREETING = 120.0
+UNUSABLE = "unusable reply: "
+"""What the reason of a client that answered begins with."""
 
 
 class RunStopped(RuntimeError):
@@ -188,58 +190,98 @@ def select(n_clients: int, fraction: float, seed: int, round_: int) -> list[int]
     return torch.randperm(n_clients, generator=stream(seed, "selection", round_))[:count].sort().values.tolist()
 
 
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What a reply to a message of this ``phase`` must hold, by record; replies that want the same object stack."""
+
+    phase: str
+    records: dict[str, Signature]
+
+    @classmethod
+    def of(cls, form: Form, model: Signature, phase: str) -> Wanted:
+        """``model``: the signature of a model of the family that is sent."""
+        arrays = tuple((name, form.arrays[name], dtype_of(name)) for name in sorted(form.arrays))
+        records = {f"model-{j}": model for j in range(form.models)}
+        return cls(phase, {**records, "arrays": arrays} if arrays else records)
+
+    def problem(self, found: Mapping[str, Signature]) -> str | None:
+        """What is wrong with a reply of this form; None: nothing."""
+        if found == self.records:
+            return None
+        for record in sorted(found.keys() | self.records.keys()):
+            held, wanted = ({name: (shape, dtype) for name, shape, dtype in of.get(record, ())}
+                            for of in (found, self.records))
+            if missing := [name for name in wanted if name not in held]:
+                return f"{record} lacks {_some(missing)}"
+            if unknown := [name for name in held if name not in wanted]:
+                return f"{record} holds {_some(unknown)}, which nobody asked for"
+            for name, (shape, dtype) in held.items():
+                if shape != wanted[name][0]:
+                    return f"{record}: {name} has shape {shape}, {wanted[name][0]} is asked for"
+                if dtype != wanted[name][1]:
+                    return f"{record}: {name} holds {dtype}, {wanted[name][1]} is asked for"
+        return f"it holds {_some(sorted(found.keys() - self.records.keys()))}, which nobody asked for"
+
+
 def sound_reports(
-    contents: Mapping[str, RecordDict], shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
+    contents: Mapping[str, RecordDict], wanted: Mapping[str, Wanted],
     broken: Callable[[list[str], Report], Mapping[int, str]] | None = None,
-) -> tuple[list[str], Report, dict[str, str]]:
-    """The reports that may be averaged, and why the others may not.
+) -> tuple[list[tuple[list[str], Report]], dict[str, str]]:
+    """The reports that may be averaged, and why the others may not. Each is judged by itself.
 
     Parameters
     ----------
     contents : replies by client
-    shapes : of each client's model parameters as they were sent; empty: anything goes
+    wanted : what each client's reply must hold
     broken : finds those of stacked reports of these clients that break a promise (:mod:`fedclust.contract`), and how
 
     Returns
     -------
-    the clients with sound reports; these reports, stacked; a reason for each of the others: NaN or inf, parameters of
-    other names or shapes than sent, tensors unlike those of most clients, or a promise that is broken
+    clients with sound reports and these reports, stacked, one stack for every object in ``wanted``; a reason for each
+    of the other clients: records of another form than wanted, NaN or inf, or a promise that is broken
     """
-    failures: dict[str, str] = {}
-    signatures: dict[str, _Signatures] = {}
-    readable: dict[str, RecordDict] = {}
+    there, failures = readable(contents)
     held: dict[tuple[int, int], Signature] = {}
-    sound: set[tuple[_Signatures, int]] = set()
+    alike: dict[int, dict[str, RecordDict]] = {}
+    for client, content in there.items():
+        found = {name: _known(r, held) if isinstance(r, TensorRecord) else () for name, r in content.items()
+                 if name != "metrics"}
+        problem = wanted[client].problem(found)
+        if problem:
+            failures[client] = f"{UNUSABLE}{problem}"
+        else:
+            alike.setdefault(id(wanted[client]), {})[client] = content
+    stacks = []
+    for group in alike.values():
+        clients, together = [*group], reports([*group.values()])
+        bad = {**(broken(clients, together) if broken else {}), **_not_finite(together)}
+        failures |= {clients[i]: f"{UNUSABLE}{reason}" for i, reason in bad.items()}
+        if bad:
+            kept = torch.tensor([i for i in range(len(clients)) if i not in bad], dtype=torch.long)
+            clients = [clients[i] for i in kept]
+            together = Report(*({name: t[kept] for name, t in of.items()} for of in (together.models, together.arrays)))
+        if clients:
+            stacks.append((clients, together))
+    return stacks, dict(sorted(failures.items()))
+
+
+def readable(contents: Mapping[str, RecordDict]) -> tuple[dict[str, RecordDict], dict[str, str]]:
+    """Replies with what came as bytes turned into tensors, by client; why the others cannot be read.
+
+    In a reply that can, ``metrics`` holds one number for each name.
+    """
+    found, failures = {}, {}
     for client, content in contents.items():
         try:
-            readable[client] = content = _read(content)
-            found = tuple([(name, _known(r, held)) for name, r in content.items() if isinstance(r, TensorRecord)])
-            if (found, id(shapes[client])) not in sound:
-                _check(found, shapes[client])
-                sound.add((found, id(shapes[client])))
-            signatures[client] = found
-        except (KeyError, RuntimeError, ValueError) as e:
-            failures[client] = f"unusable reply: {e}"
-    usual = Counter(signatures.values()).most_common(1)[0][0] if signatures else ()
-    for client, found in signatures.items():
-        if found != usual:
-            odd = sorted(str(s) for s in _flat(found) ^ _flat(usual))[0]
-            failures[client] = f"unusable reply: unlike those of most clients at {odd}"
-    clients = [client for client in signatures if client not in failures]
-    if not clients:
-        return [], Report(), dict(sorted(failures.items()))
-    together = reports([readable[client] for client in clients])
-    bad = {**(broken(clients, together) if broken else {}), **_not_finite(together)}
-    for i, reason in bad.items():
-        failures[clients[i]] = f"unusable reply: {reason}"
-    if bad:
-        kept = torch.tensor([i for i in range(len(clients)) if i not in bad], dtype=torch.long)
-        clients = [clients[i] for i in kept]
-        together = Report(*({name: t[kept] for name, t in of.items()} for of in (together.models, together.arrays)))
-    return clients, together, dict(sorted(failures.items()))
-
-
-_Signatures = tuple[tuple[str, Signature], ...]
+            found[client] = _read(content)
+        except Exception as e:  # bytes of a stranger, which may fail in any way to be tensors
+            failures[client] = f"{UNUSABLE}{type(e).__name__}: {e}"
+            continue
+        measured = content.get("metrics", MetricRecord())
+        if not isinstance(measured, MetricRecord) or any([isinstance(v, list) for v in measured.values()]):
+            failures[client] = f"{UNUSABLE}metrics holds something else than one number for each name"
+            del found[client]
+    return found, failures
 
 
 def _read(content: RecordDict) -> RecordDict:
@@ -257,23 +299,8 @@ def _known(record: TensorRecord, held: dict[tuple[int, int], Signature]) -> Sign
     return held[key]
 
 
-def _check(found: _Signatures, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for name, _, dtype in (of for record, held in found if record == "arrays" for of in held):
-        if name in WHOLE and dtype != torch.long:
-            raise ValueError(f"{name} holds {dtype} and no whole numbers")
-    models = [held for name, held in found if name.startswith("model-")]
-    for held in models:
-        names = {name for name, _, _ in held}
-        if (names != set(shapes) and shapes) or names != {name for name, _, _ in models[0]}:
-            raise ValueError(f"parameters {sorted(names ^ set(shapes or (n for n, _, _ in models[0])))} are missing "
-                             "or unknown")
-        for name, shape, _ in held:
-            if shapes and shape != tuple(shapes[name]):
-                raise ValueError(f"{name} has shape {shape}, {tuple(shapes[name])} was sent")
-
-
-def _flat(signatures: _Signatures) -> set[tuple[Any, ...]]:
-    return {(record, *of) for record, held in signatures for of in held}
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _not_finite(stacked: Report) -> dict[int, str]:

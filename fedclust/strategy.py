@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -23,12 +23,23 @@ from torch import Tensor
 from fedclust import probation
 from fedclust.algorithms.base import Payload, Report, Reports, State
 from fedclust.config import FederationConfig
-from fedclust.contract import PROMISES, broken, mixtures
+from fedclust.contract import PROMISES, Form, broken, mixtures
 from fedclust.messages import Packer, Setting, tensor_bytes
 from fedclust.models import Model
 from fedclust.newcomers import meet_newcomers
 from fedclust.records import unpack
-from fedclust.rounds import Registry, RunStopped, Sent, find_again, handshake, select, sound_reports
+from fedclust.rounds import (
+    UNUSABLE,
+    Registry,
+    RunStopped,
+    Sent,
+    Wanted,
+    find_again,
+    handshake,
+    readable,
+    select,
+    sound_reports,
+)
 from fedclust.state import Checkpoint, FederationResult, History, mean, told
 from fedclust.suspects import agreement_of, excluded, suspects
 from graphclust.graph import InputError
@@ -77,7 +88,7 @@ class ClusteredStrategy(Strategy):
         self._federation = secrets.token_hex(8)
         self._sent = Sent({})
         self._payloads: dict[str, Payload] = {}
-        self._shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        self._wanted: dict[str, Wanted] = {}
         self._bytes_down = 0
         self._clients: list[dict[str, Any]] = []
         self._weights = torch.zeros(0)
@@ -144,27 +155,29 @@ class ClusteredStrategy(Strategy):
             Fewer than ``min_replies`` can be used.
         """
         contents, failures = self._sent.sort(replies, self.config.timeout)
-        sound, together, unsound = sound_reports(contents, self._shapes, self._broken)
+        stacks, unsound = sound_reports(contents, self._wanted, self._broken)
+        sound = sorted(client for clients, _ in stacks for client in clients)
         failures = dict(sorted({**failures, **unsound}.items()))
         if len(sound) < self.config.min_replies:
             raise RunStopped(self._too_few(f"round {server_round}", len(sound), self.config.min_replies, failures))
         position = {client: i for i, client in enumerate(self._registry.ids)}
-        at = torch.tensor([position[client] for client in sound])
         sizes = torch.tensor(self._registry.n, dtype=torch.float32)
+        agreement = torch.full((len(position),), math.nan)
+        for clients, together in stacks:
+            at, phase = torch.tensor([position[client] for client in clients]), self._wanted[clients[0]].phase
+            stack = Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust)
+            move = probation.judged if phase == probation.PHASE else self.algorithm.update
+            before, self._state = self._state, move(self._state, stack)
+            payloads = [self._payloads[client] for client in clients]
+            agreement[at] = agreement_of(before, self._state, payloads, stack)
         phase = next(iter(self._payloads.values())).phase
-        stack = Reports(at, sizes[at], together.models, together.arrays, phase, self.config.robust)
-        move = probation.judged if phase == probation.PHASE else self.algorithm.update
-        before, self._state = self._state, move(self._state, stack)
         values = _table({client: contents[client] for client in sound}, position)
-        agreement = agreement_of(before, self._state, [self._payloads[client] for client in sound], stack)
         means = {name: mean(t) for name, t in values.items()}
         row = {
             "round": server_round, "phase": phase, "participants": sound, "failures": failures, "mean": means,
             "bytes_down": self._bytes_down, "bytes_up": tensor_bytes(contents.values()),
         }
-        nobody = torch.full((len(position),), math.nan)
-        self._history.add(row, {**values, "group": _groups(self._state["weights"]),
-                                "agreement": nobody.index_copy(0, at, agreement)})
+        self._history.add(row, {**values, "group": _groups(self._state["weights"]), "agreement": agreement})
         row["unusable"] = list(unsound)
         row["suspects"] = suspects(self._history.tables["agreement"], self._registry.ids, self.config.robust)
         if phase == probation.PHASE and not self._on_probation(server_round + 1):
@@ -188,6 +201,8 @@ class ClusteredStrategy(Strategy):
             Fewer than ``min_replies`` answered.
         """
         contents, failures = self._sent.sort(replies, self.config.timeout)
+        contents, unreadable = readable(contents)
+        failures = dict(sorted({**failures, **unreadable}.items()))
         if len(contents) < self.config.min_replies:
             raise RunStopped(self._too_few("evaluation", len(contents), self.config.min_replies, failures))
         self._weights = self._state["weights"].clone()
@@ -196,10 +211,10 @@ class ClusteredStrategy(Strategy):
             reply = contents.get(client, RecordDict())
             measured = cast(MetricRecord, reply.get("metrics", {}))
             values = {name: _number(measured.get(name)) for name in MEASURES}
-            payload, arrays = self._payloads.get(client), unpack(cast(ArrayRecord, reply.get("arrays", ArrayRecord())))
-            if "weights" in arrays and not mixtures(arrays["weights"][None]).all():
-                failures[client], arrays = f"unusable reply: weights {PROMISES['weights'][0]}", {}
-                values = dict.fromkeys(values)
+            payload, held = self._payloads.get(client), reply.get("arrays", ArrayRecord())
+            arrays = unpack(held) if isinstance(held, ArrayRecord) else {}
+            if problem := self._unsound(arrays):
+                failures[client], arrays, values = f"{UNUSABLE}{problem}", {}, dict.fromkeys(values)
             error = failures.get(client) if payload else "not evaluated: no model is meant for it yet"
             self._clients.append({"id": client, "n": n, **values, "error": error})
             if "embedding" in arrays:
@@ -212,6 +227,15 @@ class ClusteredStrategy(Strategy):
         together = {name: mean(torch.tensor([math.nan if r[name] is None else r[name] for r in self._clients]))
                     for name in MEASURES}
         return MetricRecord({name: value for name, value in together.items() if value is not None})
+
+    def _unsound(self, arrays: dict[str, Tensor]) -> str | None:
+        """What is wrong with the arrays of a last evaluation; None: nothing."""
+        if "weights" in arrays and not mixtures(arrays["weights"][None]).all():
+            return f"weights {PROMISES['weights'].otherwise}"
+        z = arrays.get("embedding")
+        if z is not None and not (z.dim() == 2 and z.shape[1] == self.config.model.latent_dim and z.isfinite().all()):
+            return f"embedding is not one row of {self.config.model.latent_dim} finite numbers for each node"
+        return None
 
     def _begin(self, grid: Grid) -> None:
         """The state to start from: the checkpoint's, or the algorithm's first."""
@@ -288,12 +312,25 @@ class ClusteredStrategy(Strategy):
         """Messages with these payloads, in the order of the client ids."""
         packer, group, registry = Packer(self._state), str(settings["round"]), self._registry
         self._payloads = payloads
-        self._shapes = {c: packer.shapes(p.family) if p.groups else {} for c, p in payloads.items()}
+        self._wanted = self._replies(payloads, packer) if kind == "train" else {}
         about = {"job": self._job, "federation": self._federation, **settings}
         contents = {client: packer.content(payload, about) for client, payload in payloads.items()}
         self._bytes_down = tensor_bytes(contents.values())
         self._sent = Sent.addressed(contents, registry.nodes, kind, self.config.timeout, group)
         return list(self._sent.messages.values())
+
+    def _replies(self, payloads: dict[str, Payload], packer: Packer) -> dict[str, Wanted]:
+        """What every client's reply must hold; one object for all of one form."""
+        found: dict[tuple[Any, ...], Wanted] = {}
+        wanted = {}
+        for client, p in payloads.items():
+            form = Form(1) if p.phase == probation.PHASE else self.algorithm.reply(p, self._registry.n_classes)
+            model = packer.signature(p.family) if form.models else ()
+            key = p.phase, form.models, model, tuple(form.arrays.items())
+            if key not in found:
+                found[key] = Wanted.of(form, model, p.phase)
+            wanted[client] = found[key]
+        return wanted
 
     def _broken(self, clients: list[str], report: Report) -> dict[int, str]:
         """Which of these clients' stacked reports break a promise, and how."""
@@ -302,7 +339,7 @@ class ClusteredStrategy(Strategy):
         sizes, privacy = dict(zip(self._registry.ids, self._registry.n, strict=True)), self.config.privacy
         sent = torch.tensor([len(self._payloads[client].groups) for client in clients])
         n = torch.tensor([sizes[client] for client in clients], dtype=torch.float32)
-        return broken(report, sent, n, exact=privacy.clip is None and privacy.label_histogram == "exact")
+        return broken(report.arrays, sent, n, exact=privacy.clip is None and privacy.label_histogram == "exact")
 
     def _too_few(self, what: str, sound: int, needed: int, failures: dict[str, str]) -> str:
         some = "; ".join(f"{client}: {reason}" for client, reason in list(failures.items())[:3])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fedclust.algorithms.base import Delivery, Payload, Report, Reports, State, models, together, with_models
+from fedclust.contract import Form
 from fedclust.models import Model, Params
 from fedclust.task import Cohort, stream
 
@@ -100,6 +101,11 @@ class PairwiseDivergence(BaseModel):
         last = len(state["balanced_accuracy"]) == self.rounds - 1 or self._stalled(state)
         arrays = {"side": (pairs[:, 1] == client).float(), "used": used.long()}
         return Payload(mine.tolist(), arrays, FAMILY, JUDGE if last else LEARN)
+
+    def reply(self, payload: Payload) -> Form:
+        """The networks, unless they are only tested, and their accuracies."""
+        k = len(payload.groups)
+        return Form(k if payload.phase == LEARN else 0, {"accuracy": (k,)})
 
     def _stalled(self, state: State) -> bool:
         """True when the mean over the pairs has made no progress for ``patience`` rounds."""

@@ -25,6 +25,7 @@ from fedclust.algorithms.base import (
     one_hot,
     with_models,
 )
+from fedclust.contract import Form
 from fedclust.models import Model, ModelConfig, Params
 from fedclust.task import Cohort
 from graphclust.graph import InputError
@@ -99,6 +100,10 @@ class Nested(FederatedAlgorithm):
     def payload(self, state: State, client: int) -> Payload:
         """What the inner algorithm sends, of the client's group."""
         return self._of_group(state, client, self._algorithm.payload)
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """As the inner algorithm; groups of clients may be in different phases of it."""
+        return self._algorithm.reply(payload, n_classes)
 
     def evaluation(self, state: State, client: int) -> Payload | None:
         """The same, for evaluation."""

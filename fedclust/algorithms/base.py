@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fedclust.contract import Form, shapes
 from fedclust.models import Model, Params
 from fedclust.robust import PLAIN, Robust
 from fedclust.task import Cohort, Training, stream
@@ -113,8 +114,8 @@ class FederatedAlgorithm(BaseModel, ABC):
     def extras(self) -> tuple[str, ...]:
         """Names of the arrays that :meth:`local_step` reports beside the models, of all phases; a test holds it to it.
 
-        What an array of that name promises, such as a mixture to sum to 1, is in :mod:`fedclust.contract`; a reply that
-        does not keep to it is left out of its round.
+        What an array of that name promises, such as its shape, or a mixture to sum to 1, is in
+        :mod:`fedclust.contract`; a reply that does not keep to it is left out of its round.
         Noise on what clients send (:mod:`fedclust.wire_privacy`) covers ``weights`` (a mixture of the models that were
         sent), ``group`` (which of them was trained) and label counts, ``counts`` or ``labels``; no others.
         """
@@ -140,6 +141,22 @@ class FederatedAlgorithm(BaseModel, ABC):
     @abstractmethod
     def update(self, state: State, reports: Reports) -> State:
         """The state after the round; ``state`` itself is not changed."""
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """What :meth:`local_step` makes of this payload; a reply of another form is left out of its round.
+
+        By default all models that were sent, and :attr:`extras` in the shapes that their names stand for. Here an
+        algorithm says so if it sends another number of models, not all its arrays in all phases, or arrays of names of
+        its own. Replies of unlike forms in one round go to :meth:`update` one after the other, those of one form
+        together.
+
+        Raises
+        ------
+        InputError
+            Nothing is known about the shape of an array in ``extras``.
+        """
+        sent = len(payload.groups)
+        return Form(sent, shapes(self.extras, sent, n_classes, int(payload.arrays.get("starts", 1))))
 
     def preparation_rounds(self, n_clients: int) -> int:
         """Rounds that the algorithm needs before its first training round (``state["round"]`` is negative in them)."""

@@ -27,6 +27,7 @@ from fedclust.algorithms.base import (
     one_hot,
     with_models,
 )
+from fedclust.contract import Form
 from fedclust.models import Model, Params
 from fedclust.similarity import client_graph, loss_similarity, root_histograms, unit_rows
 from fedclust.task import Cohort
@@ -164,6 +165,16 @@ class Community(FederatedAlgorithm):
         if state["weights"][client].isnan().any():
             return Payload(list(range(n_groups(state))))
         return Payload([group_of(state, client)])
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """One model, in training with its group; or what the clustering needs."""
+        if payload.phase in (LEARN, JUDGE):
+            return self.divergence.reply(payload)
+        if payload.phase == LABELS:
+            return Form(0, {"labels": (n_classes,)})
+        if payload.phase == LOSSES:
+            return Form(0, {"losses": (len(payload.groups),)})
+        return Form(1) if payload.phase == PROBE else Form(1, {"group": ()})
 
     def evaluation(self, state: State, client: int) -> Payload:
         """The group's model; all of them for a client without a group."""

@@ -13,6 +13,7 @@ from fedclust.algorithms._coalitions import c_curve, find_coalitions, most_stabl
 from fedclust.algorithms._discriminators import FAMILY, JUDGE, LEARN, PairwiseDivergence
 from fedclust.algorithms._nested import Nested
 from fedclust.algorithms.base import Delivery, Payload, Report, Reports, State
+from fedclust.contract import Form
 from fedclust.models import Model
 from fedclust.task import Cohort
 
@@ -80,6 +81,12 @@ class FedCollab(Nested):
         if _searching(state):
             return self.divergence.payload(state, client, state["n_samples"])
         return super().payload(state, client)
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """Discriminators and their accuracies, or what ``inner`` does."""
+        if payload.phase in (LEARN, JUDGE):
+            return self.divergence.reply(payload)
+        return super().reply(payload, n_classes)
 
     def update(self, state: State, reports: Reports) -> State:
         """A step of the discriminators, the search after their last, or the inner algorithm's."""

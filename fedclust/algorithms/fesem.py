@@ -24,6 +24,7 @@ from fedclust.algorithms.base import (
     one_hot,
     with_models,
 )
+from fedclust.contract import Form
 from fedclust.models import Model, Params
 from fedclust.task import Cohort
 
@@ -67,6 +68,10 @@ class FeSEM(FederatedAlgorithm):
         if _new(state)[client]:
             return Payload([0] if self._makes_groups(state) else list(range(self.n_groups)))
         return Payload([group_of(state, client)])
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """One model, of however many that were sent."""
+        return Form(1)
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the model that was sent, of several the one that fits best."""

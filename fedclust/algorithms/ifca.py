@@ -24,6 +24,7 @@ from fedclust.algorithms.base import (
     one_hot,
     with_models,
 )
+from fedclust.contract import Form
 from fedclust.models import Model, Params
 from fedclust.task import Cohort
 
@@ -77,6 +78,12 @@ class IFCA(FederatedAlgorithm):
     def newcomer(self, state: State) -> Payload:
         """The same as in training."""
         return replace(self.payload(state, 0), phase="evidence")
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """One model and its group, of every start."""
+        if "best" not in payload.arrays:
+            return Form(1, {"group": ()})
+        return Form(self.starts, {"group": (self.starts,), "likelihood": (self.starts,)})
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """Train the model that fits best, of every start."""

@@ -19,6 +19,7 @@ from fedclust.algorithms.base import (
     one_hot,
     with_models,
 )
+from fedclust.contract import Form
 from fedclust.models import Model, Params
 from fedclust.task import Cohort
 
@@ -41,6 +42,10 @@ class Local(FederatedAlgorithm):
     def payload(self, state: State, client: int) -> Payload:
         """The initial model until the client has answered once; after that nothing."""
         return Payload([] if state["weights"][client].sum() > 0 else [0])
+
+    def reply(self, payload: Payload, n_classes: int) -> Form:
+        """Nothing."""
+        return Form(0)
 
     def evaluation(self, state: State, client: int) -> Payload | None:
         """Nothing is sent: the client evaluates its own model, if it has one."""

@@ -118,8 +118,8 @@ def test_another_family_of_models(state):
     packer = Packer(state)
     arrived = delivery([packer.content(Payload([1], family="other"))])
     assert arrived.models["v"].shape == (1, 1, 5)
-    assert packer.shapes("other") == {"v": (5,)} and packer.shapes("none") == {}
-    assert packer.shapes("model") == {"w": (2, 2), "count": ()}
+    assert packer.signature("other") == (("v", (5,), torch.float32),) and packer.signature("none") == ()
+    assert packer.signature("model") == (("count", (), torch.int64), ("w", (2, 2), torch.float32))
 
 
 def test_payloads_that_say_the_same_share_their_content(state):

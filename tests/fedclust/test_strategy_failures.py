@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedclust.algorithms import make_algorithm
 from fedclust.algorithms.base import Report
+from fedclust.contract import Form
 from fedclust.flwr_compat import task_identity
 from fedclust.messages import report_contents, reports
-from fedclust.records import pack
-from fedclust.rounds import RunStopped, handshake, sound_reports
+from fedclust.records import pack, unpack
+from fedclust.rounds import RunStopped, Wanted, handshake, sound_reports
 from fedclust.strategy import ClusteredStrategy
 from graphclust.graph import InputError
 from simulations.engines.inprocess import InProcessGrid
@@ -69,6 +70,15 @@ def another_array(models, arrays, name):
     return models, {**arrays, "more": torch.zeros(2)}
 
 
+def with_record(name, make):
+    """A client whose reply holds another record of this name."""
+    def spoil(message, call):
+        content = call().content.copy()
+        content[name] = make(content)
+        return Message(content, reply_to=message)
+    return spoil
+
+
 def of_another_node(message, call):
     """What the server answers for a node that is gone: an error from itself."""
     reply = Message(Error(5, "Node Unavailable"), reply_to=message)
@@ -80,12 +90,20 @@ def of_another_node(message, call):
     (raises, "OSError: disk full"),
     (changed(nan), "holds NaN or inf"),
     (changed(infinite), "holds NaN or inf"),
-    (changed(longer), "was sent"),
-    (changed(renamed), "missing or unknown"),
-    (changed(other_dtype), "unlike those of most clients"),
-    (changed(another_array), "unlike those of most clients"),
+    (changed(longer), "is asked for"),
+    (changed(renamed), "lacks encoder"),
+    (changed(other_dtype), "holds torch.float64, torch.float32 is asked for"),
+    (changed(another_array), "arrays holds more, which nobody asked for"),
+    (with_record("model-1", lambda reply: reply["model-0"]), "model-1 holds"),
+    (with_record("arrays", lambda reply: ConfigRecord({"a": 1})), "it holds arrays, which nobody asked for"),
+    (with_record("model-0", lambda reply: ConfigRecord({"a": 1})), "model-0 lacks encoder"),
+    (with_record("model-0", lambda reply: ArrayRecord({"w": Array("float32", (2,), "numpy.ndarray", b"no array")})),
+     "unusable reply"),
+    (with_record("metrics", lambda reply: MetricRecord({"after_accuracy": [0.5, 0.5]})), "one number for each name"),
+    (with_record("metrics", lambda reply: reply["model-0"]), "one number for each name"),
     (of_another_node, "Node Unavailable"),
-], ids=["raises", "nan", "inf", "shape", "name", "dtype", "array", "dead node"])
+], ids=["raises", "nan", "inf", "shape", "name", "dtype", "array", "model too many", "no arrays", "no model", "bytes",
+        "two metrics", "no metrics", "dead node"])
 def test_a_broken_client_is_left_out_and_counted(spoil, reason):
     result = Flower(settings(), spoil={"c02": spoil}).run()
     loop = Loop(make_algorithm("fedavg", {}, TRAINING), concepts())
@@ -231,11 +249,66 @@ def test_settings_that_do_not_fit_the_clients_are_refused_before_the_first_round
     assert not calls
 
 
-def test_reports_of_two_kinds_are_told_apart_by_the_majority():
-    contents = {f"c{i}": report_contents(_report(3 if i == 4 else 2), 1)[0] for i in range(5)}
-    sound, together, failures = sound_reports(contents, {c: {} for c in contents})
-    assert sound == ["c0", "c1", "c2", "c3"] and list(failures) == ["c4"] and together.models["w"].shape == (4, 2, 2)
+def test_every_reply_is_judged_by_itself():
+    """By what it was to hold: three that break it in one way are not in the right, and two forms are two stacks."""
+    model = (("w", (2,), torch.float32),)
+    two, other = Wanted.of(Form(2), model, "train"), Wanted.of(Form(1), model, "train")
+    contents = {f"c{i}": report_contents(Report({"w": torch.full((1, k, 2), float(i))}), 1)[0]
+                for i, k in enumerate([3, 2, 3, 3, 1])}
+    stacks, failures = sound_reports(contents, {**dict.fromkeys(contents, two), "c4": other})
+    assert [(who, together.models["w"].tolist()) for who, together in stacks] == [
+        (["c1"], [[[1.0, 1.0], [1.0, 1.0]]]), (["c4"], [[[4.0, 4.0]]])]
+    assert failures == {c: "unusable reply: model-2 holds w, which nobody asked for" for c in ("c0", "c2", "c3")}
 
 
-def _report(k):
-    return Report({"w": torch.zeros(1, k, 2)}, {"n": torch.zeros(1)})
+def test_a_broken_reply_does_not_lend_its_form_to_another():
+    """Signatures are remembered by the tensors' identity, which a freed reply's would pass on."""
+    wanted = Wanted.of(Form(1), (("w", (2,), torch.float32),), "train")
+    bad, good = (pack({"w": torch.zeros(n)}) for n in (3, 2))
+    each = [ArrayRecord(dict((bad if i % 2 else good).items())) for i in range(40)]
+    contents = {f"c{i}": RecordDict({"model-0": record}) for i, record in enumerate(each)}
+    stacks, failures = sound_reports(contents, dict.fromkeys(contents, wanted))
+    assert stacks[0][0] == [f"c{i}" for i in range(0, 40, 2)] and len(failures) == 20
+
+
+def dropped(array):
+    def spoil(message, call):
+        content = call().content.copy()
+        arrays = {name: t for name, t in unpack(content["arrays"]).items() if name != array}
+        content["arrays"] = pack(arrays)
+        return Message(content, reply_to=message)
+    return spoil
+
+
+def stretched(array):
+    def spoil(message, call):
+        content = call().content.copy()
+        arrays = unpack(content["arrays"])
+        content["arrays"] = pack({**arrays, array: torch.stack([arrays[array]] * 2)})
+        return Message(content, reply_to=message)
+    return spoil
+
+
+@pytest.mark.parametrize(("algorithm", "of", "array"), [
+    ("ifca", {"n_groups": 2}, "group"), ("fedrc", {"n_groups": 2, "restarts": 1}, "counts"),
+    ("fedem", {"n_groups": 2, "restarts": 2}, "likelihood"),
+])
+@pytest.mark.parametrize(("spoil", "reason"), [(dropped, "arrays lacks {}"), (stretched, "arrays: {} has shape (2")])
+@pytest.mark.parametrize("who", [["c03"], ["c00", "c01", "c03", "c04", "c05"]], ids=["one", "most"])
+def test_who_sends_a_broken_form_is_left_out_be_they_one_or_most(algorithm, of, array, spoil, reason, who):
+    result = Flower(settings(algorithm, settings=of), spoil=dict.fromkeys(who, spoil(array))).run()
+    good = [i for i in range(6) if f"c{i:02d}" not in who]
+    loop = Loop(make_algorithm(algorithm, of, TRAINING), concepts())
+    for row in result.history.rounds:
+        loop.step(good)
+        assert list(row["failures"]) == row["unusable"] == who
+        assert all(reason.format(array) in why for why in row["failures"].values())
+    for name, t in loop.state.items():
+        assert torch.equal(result.state[name].nan_to_num(9), t.nan_to_num(9)), name
+
+
+def test_a_lone_client_without_its_array_stops_the_run_with_its_state_saved(tmp_path):
+    file, config = tmp_path / "checkpoint", settings("ifca", settings={"n_groups": 1})
+    with pytest.raises(RunStopped, match=r"0 of 1 replies can be used, min_replies = 1 \(c00: .*arrays lacks group\)"):
+        Flower(config, concepts(1), spoil={"c00": dropped("group")}).run(file)
+    assert len(Flower(config, concepts(1)).run(file).history.rounds) == 3
