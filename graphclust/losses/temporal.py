@@ -49,10 +49,25 @@ def temporal_loss(intensities: Tensor, floor: float = 0.0) -> Tensor:
     intensities : (B, 1 + N), t first
     floor : added to sigma before the logarithm (1e-6 in the public code)
     """
+    signed = intensities * _sign(intensities)
+    return -(torch.log(torch.sigmoid(signed) + floor) if floor else F.logsigmoid(signed)).sum(1)
+
+
+def temporal_slopes(intensities: Tensor, floor: float = 0.0) -> Tensor:
+    """The derivative of :func:`temporal_loss` by each intensity, (B, 1 + N)."""
+    sign = _sign(intensities)
+    signed = intensities * sign
+    slope = -sign * torch.sigmoid(-signed)
+    if floor:
+        sigma = torch.sigmoid(signed)
+        slope *= sigma / (sigma + floor)
+    return slope
+
+
+def _sign(intensities: Tensor) -> Tensor:
     sign = torch.ones_like(intensities[0])
     sign[1:] = -1
-    signed = intensities * sign
-    return -(torch.log(torch.sigmoid(signed) + floor) if floor else F.logsigmoid(signed)).sum(1)
+    return sign
 
 
 def reconstruction_norms(cos_target: Tensor, cos_history: Tensor, mask: Tensor, cos_negatives: Tensor) -> Tensor:
@@ -68,3 +83,14 @@ def reconstruction_norms(cos_target: Tensor, cos_history: Tensor, mask: Tensor, 
     """
     history = (1 - cos_history) * mask
     return (1 - cos_target).norm() + history.norm(dim=0).sum() + cos_negatives.norm(dim=0).sum()
+
+
+def reconstruction_slopes(
+    cos_target: Tensor, cos_history: Tensor, mask: Tensor, cos_negatives: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The derivatives of :func:`reconstruction_norms` by the angles, (B,), (B, H) and (B, N); 0 where a norm is 0."""
+    return _unit(cos_target - 1), _unit((cos_history - 1) * mask), _unit(cos_negatives)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x, dim=0).clamp_min(torch.finfo(x.dtype).tiny)

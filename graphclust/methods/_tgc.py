@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
 from graphclust.losses import kl_divergence, soft_assignment, target_distribution
-from graphclust.losses.temporal import history_attention, intensity, reconstruction_norms, temporal_loss
+from graphclust.losses.temporal import (
+    history_attention,
+    intensity,
+    reconstruction_norms,
+    reconstruction_slopes,
+    temporal_loss,
+    temporal_slopes,
+)
 from graphclust.methods._events import Events
 from graphclust.methods._network import KMEANS_LIMIT
 from graphclust.methods.base import by_size, follow
@@ -162,61 +169,119 @@ def train_on(
             "reconstruction": reconstruction}
 
 
+@torch.no_grad()
 def _step(
     table: Table, events: Events, batch: Tensor, rules: Rules, optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> Tensor:
-    """One step of SGD on the rows of a batch; the sums of the three weighted parts."""
-    b, h, code = len(batch), rules.hist_len, rules.balance == "code"
+    """One step of SGD on the rows of a batch; the sums of the three weighted parts.
+
+    Derivatives are written out, d_x being dL/dx: on so many small tensors autograd would take longer than the sums do.
+    """
+    h = rules.hist_len
     source = events.node[batch]
     before, exists = events.history(batch, h)
     past = torch.where(exists, events.other[before], 0)
     rows = torch.cat((
-        source[:, None], past, events.other[batch][:, None], events.negatives(b, rules.negatives, generator)
+        source[:, None], past, events.other[batch][:, None], events.negatives(len(batch), rules.negatives, generator)
     ), 1)
+    elapsed = (events.time[batch][:, None] - torch.where(exists, events.time[before], 0)).abs().float()
     g = embedding(rows, table.z)  # (B, R, dim): s, h_1..h_H, t, n_1..n_N
-    delta = embedding(source, table.delta).requires_grad_()
     # every distance and angle that the loss needs is a product of s or some h with another row, (B, 1 + H, R)
-    product = (g[:, : 1 + h] @ g.mT).requires_grad_()
-    squared = torch.linalg.vector_norm(g, dim=2).square().requires_grad_()
+    product = g[:, : 1 + h] @ g.mT
+    length = torch.linalg.vector_norm(g, dim=2).clamp_min(1e-6)
+    squared, scale = length.square(), length[:, :1] * length
     distance = (squared[:, : 1 + h, None] + squared[:, None] - 2 * product).clamp_min(0)
-    length = squared.clamp_min(1e-12).sqrt()
-    cos = product[:, 0] / (length[:, :1] * length)
+    cos = product[:, 0] / scale
 
-    masked = rules.attention == "masked"
-    attention = history_attention(distance[:, 0, 1 : 1 + h], exists, masked)
-    elapsed = (events.time[batch][:, None] - torch.where(exists, events.time[before], 0)).float()
-    kernel = torch.exp((1 if rules.kernel == "growth" else -1) * delta * elapsed.abs())
-    ahead = intensity(distance[:, 0, 1 + h :], distance[:, 1:, 1 + h :], attention, kernel)
-    temporal = temporal_loss(ahead, 1e-6 if code else 0.0).sum()
-    norms = reconstruction_norms(
-        cos[:, 1 + h], cos[:, 1 : 1 + h] * exists, exists if masked else torch.ones_like(exists), cos[:, 2 + h :]
-    )
-    reconstruction = rules.batch_weight * norms
-    z = g[:, 0].clone().requires_grad_()
-    q = table.soft_at(table.position(z))
-    p = target_distribution(table.soft_at(embedding(source, table.anchor)))
-    node = rules.node_weight * kl_divergence(p, q) * (1 if code else b)
-    optimiser.zero_grad()
-    (temporal + node + reconstruction).backward()
-    change = _through_products(g, product.grad, squared.grad, -rules.lr)
-    change[:, 0] -= rules.lr * z.grad
+    temporal, d_distance, d_delta = _temporal(distance, table.delta[source], elapsed, exists, rules)
+    reconstruction, d_cos = _reconstruction(cos, exists, rules)
+    node, d_cross, d_length, d_centres = _node(table, g[:, 0], length[:, :1], source, rules)
+
+    d_product = -2 * d_distance
+    d_product[:, 0] += d_cos / scale
+    turned = d_cos * cos
+    turned[:, 0] = turned.sum(1)
+    d_squared = d_distance.sum(1) - turned / (2 * squared)
+    d_squared[:, : 1 + h] += d_distance.sum(2)
+    d_squared[:, 0] += d_length
+    change = _through_products(g, d_product, d_squared, -rules.lr)
+    change[:, 0].addmm_(d_cross, table.position(table.centres), alpha=-rules.lr)
     _add_rows(table.z, rows, change)
-    _add_rows(table.delta, source, -rules.lr * delta.grad)
-    if not code and table.centres.grad is not None:
-        table.centres.grad /= q.detach().sum(0).clamp_min(1)[:, None]
+    _add_rows(table.delta, source, -rules.lr * d_delta)
+    table.centres.grad = d_centres
     optimiser.step()
     if rules.kernel == "decay":
         table.delta[source] = table.delta[source].clamp_min(0)
-    return torch.stack((temporal.detach(), node.detach(), reconstruction.detach())).double()
+    return torch.stack((temporal, node, reconstruction)).double()
 
 
-def _through_products(g: Tensor, product: Tensor | None, squared: Tensor | None, factor: float) -> Tensor:
+def _temporal(
+    distance: Tensor, delta: Tensor, elapsed: Tensor, exists: Tensor, rules: Rules
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L_tem summed over a batch, and its derivatives by the distances (B, 1 + H, R) and by delta (B, 1)."""
+    h, masked, floor = rules.hist_len, rules.attention == "masked", 1e-6 if rules.balance == "code" else 0.0
+    rate = elapsed if rules.kernel == "growth" else -elapsed
+    to_past, to_source, to_history = distance[:, 0, 1 : 1 + h], distance[:, 0, 1 + h :], distance[:, 1:, 1 + h :]
+    attention, kernel = history_attention(to_past, exists, masked), torch.exp(delta * rate)
+    ahead = intensity(to_source, to_history, attention, kernel)
+    d_ahead = temporal_slopes(ahead, floor)
+    weight = attention * kernel
+    d_log = -weight * (to_history * d_ahead[:, None]).sum(2)  # by log of the weight
+    share = attention if masked else torch.softmax(-to_past, 1)
+    d_distance = torch.zeros_like(distance)
+    d_distance[:, 0, 1 : 1 + h] = share * d_log.sum(1, keepdim=True) - d_log
+    d_distance[:, 0, 1 + h :] = -d_ahead
+    d_distance[:, 1:, 1 + h :] = -weight[:, :, None] * d_ahead[:, None]
+    return temporal_loss(ahead, floor).sum(), d_distance, (rate * d_log).sum(1, keepdim=True)
+
+
+def _reconstruction(cos: Tensor, exists: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+    """w_batch L_batch, and its derivative by the angles (B, R) of s with each row; with itself: 0."""
+    h = rules.hist_len
+    seen = exists if rules.attention == "masked" else torch.ones_like(exists)
+    angles = cos[:, 1 + h], cos[:, 1 : 1 + h] * exists, seen, cos[:, 2 + h :]
+    d_target, d_history, d_negatives = reconstruction_slopes(*angles)
+    d_cos = torch.cat((torch.zeros_like(cos[:, :1]), d_history * exists, d_target[:, None], d_negatives), 1)
+    return rules.batch_weight * reconstruction_norms(*angles), rules.batch_weight * d_cos
+
+
+def _node(
+    table: Table, z: Tensor, length: Tensor, source: Tensor, rules: Rules
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """w_node L_node of a batch, and its derivatives by z_s mu_j (B, K), by |z_s|^2 (B,) and by the centres; mu_j are
+    the positions of the centres.
+
+    dKL / d||u_s - mu_j||^2 = kernel_sj (p_sj - q_sj) / bandwidth (DEC eq. 4).
+    """
+    centres, code = table.position(table.centres), rules.balance == "code"
+    weight = rules.node_weight * (1 / len(z) if code else 1)
+    norm = length if table.cosine else torch.ones_like(length)
+    inner = z @ centres.T / norm
+    squared = (length / norm).square() + centres.square().sum(1) - 2 * inner
+    kernel = 1 / (1 + squared.clamp_min(0) / table.bandwidth)
+    q = kernel / kernel.sum(1, keepdim=True)
+    p = target_distribution(table.soft_at(embedding(source, table.anchor)))
+    pull = weight / table.bandwidth * kernel * (p - q)
+    d_cross = -2 * pull / norm
+    d_centres = d_cross.T @ z
+    if table.cosine:
+        d_length = (pull * inner).sum(1) / length[:, 0].square()
+        d_centres -= (d_centres * centres).sum(1, keepdim=True) * centres
+        d_centres /= torch.linalg.vector_norm(table.centres, dim=1, keepdim=True).clamp_min(1e-12)
+    else:
+        d_length = pull.sum(1)
+        d_centres += 2 * pull.sum(0)[:, None] * centres
+    if not code:
+        d_centres /= q.sum(0).clamp_min(1)[:, None]
+    return weight * len(z) * kl_divergence(p, q), d_cross, d_length, d_centres
+
+
+def _through_products(g: Tensor, product: Tensor, squared: Tensor, factor: float) -> Tensor:
     """``factor`` dL/dG from the derivatives P by G_a G^T, (B, A, R), and S by |G|^2, (B, R): (P + P^T + 2 diag S) G.
 
-    Autograd would run over (B, R, dim) for each operation; this is one product.
+    Through every distance and angle on its own it would be an operation over (B, R, dim) each; this is one product.
     """
-    assert product is not None and squared is not None
     both = torch.diag_embed(2 * factor * squared)
     anchors = product.shape[1]
     both[:, :anchors] += factor * product
