@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SPEC, _TABLE, _CLIENTS = "spec.yaml", "clients.csv", "clients"
+_SPEC, _TABLE, _CLIENTS, _DIGEST = "spec.yaml", "clients.csv", "clients", "digest"
 # Okabe and Ito's colours, told apart without red-green sight, and two of Tol's: ten classes; more are hatched.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999", "#332288",
             "#AA4499")
@@ -84,6 +84,7 @@ def save(federation: Federation, spec: FederationSpec, folder: Path) -> None:
             write_atomic(new / _CLIENTS / f"{c.id}.npz", client_bytes(c))
         write_atomic(new / _TABLE, table(federation).to_csv(index=False))
         write_atomic(new / _SPEC, yaml.safe_dump(spec.model_dump(mode="json", exclude={"stored"}), sort_keys=False))
+        write_atomic(new / _DIGEST, digest(new) + "\n")
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
@@ -104,7 +105,8 @@ def digest(folder: Path) -> str:
 def load(folder: Path, expected: str | None = None) -> tuple[Federation, FederationSpec]:
     """What :func:`save` wrote: the stored samples, not built anew, each client's read when it is asked for.
 
-    A file that was changed since then counts as it is now; who trains, and the true groups, are the table's.
+    A file that was changed since then counts as it is now; who trains, and the true groups, are the table's. Where the
+    file ``digest`` says that nothing was changed, the table is believed and no client is read before its time.
 
     Parameters
     ----------
@@ -125,10 +127,12 @@ def load(folder: Path, expected: str | None = None) -> tuple[Federation, Federat
     rows = pd.read_csv(folder / _TABLE, dtype={"client": str, "classes": str})
     n_classes = len(rows["classes"].iloc[0].split())
     kept = Kept(lambda i: read_client(folder / _CLIENTS / f"{i}.npz"), n_classes)
-    # each is read once now, so that a broken file is named before any work
+    n_train = {i: int(n) for i, n in zip(rows["client"], rows["train"], strict=True)}
+    if not (folder / _DIGEST).is_file() or (folder / _DIGEST).read_text().strip() != found:
+        # each is read once now, so that a broken file is named before any work
+        n_train = {i: kept(i).n_train for i in n_train}
     clients, unseen = (
-        OnDemand({i: kept(i).n_train for i in rows["client"][rows["role"] == role]}, kept)
-        for role in ("train", "unseen")
+        OnDemand({i: n_train[i] for i in rows["client"][rows["role"] == role]}, kept) for role in ("train", "unseen")
     )
     truth = {
         column.removeprefix("true_"): {i: int(v) for i, v in zip(rows["client"], rows[column], strict=True)}

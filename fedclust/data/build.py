@@ -36,7 +36,7 @@ def build_federation(spec: FederationSpec) -> Federation:
 
 @lru_cache(maxsize=2)
 def _read(stored: Stored) -> Federation:
-    """The stored federation; every file is looked at, of 10,000 clients for a quarter of a minute, and so only once."""
+    """The stored federation; its files are hashed, and if they were changed each is read, and so only once."""
     from fedclust.data.artefact import load  # with pandas, which no other federation needs
 
     return load(Path(stored.folder), stored.digest)[0]

@@ -76,7 +76,8 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
     save(build_federation(fewer), fewer, tmp_path / "f")
     assert [c.id for c in load(tmp_path / "f")[0].everyone] == ["client-0000", "client-0001"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f"]
-    assert sorted(p.name for p in (tmp_path / "f").iterdir()) == ["clients", "clients.csv", "spec.yaml"]
+    assert sorted(p.name for p in (tmp_path / "f").iterdir()) == [
+        "clients", "clients.csv", "digest", "spec.yaml"]
 
 
 def test_a_save_that_breaks_off_leaves_the_old_one(tmp_path, monkeypatch):

@@ -107,16 +107,31 @@ def test_a_run_on_samples_that_were_changed_is_another_run(tmp_path):
         build_federation(after.federation)
 
 
-def test_the_files_of_a_saved_federation_are_looked_at_once_and_then_client_by_client(tmp_path, monkeypatch):
+def test_clients_of_a_saved_federation_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
     saved(tmp_path / "mine")
+    read, real = [], artefact.read_client
+    monkeypatch.setattr(artefact, "read_client", lambda path: read.append(path.stem) or real(path))
+    monkeypatch.setattr(Kept.__init__, "__defaults__", (1,))  # room for one byte: nothing is kept
+    federation = build_federation(load_setup(str(tmp_path / "mine"), 0).federation)
+    assert read == [] and [*federation.n_train.values()] == [len(c.train) for c in federation.everyone]
+    read.clear()
+    assert federation.clients[1].id == "client-0001" and read == ["client-0001"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda mine: rewrite(mine / "clients" / "client-0001.npz", train_x=lambda x: 1 - x),
+    lambda mine: (mine / "digest").unlink(),
+    lambda mine: (mine / "clients.csv").write_text((mine / "clients.csv").read_text() + "\n"),
+], ids=["client", "digest", "table"])
+def test_all_are_looked_at_once_where_a_file_was_changed(change, tmp_path, monkeypatch):
+    saved(tmp_path / "mine")
+    change(tmp_path / "mine")
     read, real = [], artefact.read_client
     monkeypatch.setattr(artefact, "read_client", lambda path: read.append(path.stem) or real(path))
     monkeypatch.setattr(Kept.__init__, "__defaults__", (1,))  # room for one byte: nothing is kept
     spec = load_setup(str(tmp_path / "mine"), 0).federation
     federation = build_federation(spec)
     assert build_federation(spec) is federation and sorted(read) == sorted(federation.ids)
-    read.clear()
-    assert federation.clients[1].id == "client-0001" and read == ["client-0001"]
 
 
 def test_a_saved_federation_can_be_saved_again_and_lies_then_elsewhere(tmp_path):
