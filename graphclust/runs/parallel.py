@@ -92,6 +92,7 @@ def run_all(
     One record per run, in the order of ``runs``. On an interrupt the children are ended, finished runs stay.
     """
     runs = list(runs)
+    store.put_in_order([config.run_id for config in runs])
     records: dict[str, R] = {}
     queue = []
     for config in runs:

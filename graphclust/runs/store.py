@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -94,7 +94,7 @@ class RunStore(Generic[R]):
 
     Parameters
     ----------
-    root : Runs lie in ``root/<id>``, the index in ``root/index.sqlite``
+    root : Runs lie in ``root/<id>``, the index in ``root/index.sqlite``, their order in ``root/order.txt``
     kind : class of their records; a folder with another kind of record is passed over
     """
 
@@ -105,10 +105,17 @@ class RunStore(Generic[R]):
         """The folder of ``config``'s run (it need not exist)."""
         return RunDir(self.root / config.run_id, self.kind)
 
+    def put_in_order(self, ids: Sequence[str]) -> None:
+        """Keep the order in which a benchmark has its runs, which no folder's name tells."""
+        write_atomic(self.root / "order.txt", "".join(f"{i}\n" for i in ids))
+
     def run_dirs(self) -> Iterator[RunDir[R]]:
-        """Every run folder in ``root``."""
-        for file in sorted(self.root.glob("*/config.yaml")):
-            yield RunDir(file.parent, self.kind)
+        """Every run folder in ``root``: those that were put in order, then the others by name."""
+        file = self.root / "order.txt"
+        place = {name: at for at, name in enumerate(file.read_text().split())} if file.is_file() else {}
+        found = [config.parent for config in self.root.glob("*/config.yaml")]
+        for path in sorted(found, key=lambda path: (place.get(path.name, len(place)), path.name)):
+            yield RunDir(path, self.kind)
 
     def records(self) -> list[tuple[RunDir[R], R]]:
         """All readable records with their folders."""

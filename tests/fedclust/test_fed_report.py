@@ -19,6 +19,7 @@ from fedclust.report import collect, command, frame, rows, section, terminal_tab
 from fedclust.report.tables import (
     groups_table,
     main_table,
+    main_tables,
     newcomers_table,
     ordered,
     participation_table,
@@ -124,6 +125,17 @@ def test_unlike_federations_and_settings_are_told_apart_and_seeds_are_not(store)
     assert {n for n in names if n.startswith("ifca")} == {"ifca (n_groups=2)", "ifca (n_groups=3)"}
     assert names["oracle"] == 2, "true groups follow the seed: one row"
     assert df["data"].nunique() == 2 and df["data"].str.contains("concentration=10.0").sum() == 2
+
+
+def test_scenarios_come_in_the_order_in_which_they_were_given(store, tmp_path):
+    refs = ("one-concept", "digits-3shift")
+    ids = [put(store, algorithm, ref=ref, federation=scenario("digits-3shift", A=a)).path.name
+           for ref, a in zip(refs, (10.0, 3.0), strict=True) for algorithm in ("local", "fedrc")]
+    assert ids != sorted(ids)
+    store.put_in_order(ids)
+    assert [t.title.partition(":")[0] for t in main_tables(frame(collect(store.records())))] == list(refs)
+    page = write_report(store.records(), tmp_path / "out", "t").read_text()
+    assert page.index("<h2>one-concept") < page.index("<h2>digits-3shift")
 
 
 def test_the_main_table(store):

@@ -60,6 +60,17 @@ def full_store(store):
     return store.records()
 
 
+def test_data_sets_come_in_the_order_in_which_they_were_given(store, tmp_path):
+    ids = [put(store, method, data).path.name
+           for data in ("sbm:n=60,k=3", "karate") for method in ("louvain", "leiden")]
+    store.put_in_order(ids)
+    df = frame(store.records())
+    assert [t.title for t in tables(df)] == [f"{d}: 34 nodes, 78 edges" for d in ("sbm:n=60,k=3", "karate")]
+    page = write_report(store.records(), tmp_path / "out", "t").read_text()
+    assert page.index("<h2>sbm") < page.index("<h2>karate")
+    assert list(df["method"].unique()) == ["louvain", "leiden"], "and methods their colours"
+
+
 def test_the_frame_counts_and_names(store):
     put(store, seed=0)
     put(store, seed=1, status="failed")

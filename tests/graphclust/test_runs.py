@@ -226,6 +226,20 @@ def test_engine_gives_the_same_results_as_one_process(tmp_path):
     assert len({c.run_id for c, _ in events}) == 4
 
 
+def test_the_order_of_a_benchmark_stays_when_its_folder_is_read_again(tmp_path):
+    """Not that of the folders' names; a run that is not of the benchmark comes after it."""
+    store = RunStore(tmp_path, RunRecord)
+    other = leiden(method="propagation").resolved()
+    execute(other, store.run_dir(other))
+    plan = [leiden(data=data, method=m, seed=s).resolved() for data in ("sbm:n=60,k=3", "karate")
+            for m in ("louvain", "leiden") for s in (1, 0)]
+    assert (names := [c.run_id for c in plan]) != sorted(names)
+    records = run_all(plan, store, execute, jobs=2)
+    assert [r.id for _, r in store.records()] == [r.id for r in records] + [other.run_id] == [*names, other.run_id]
+    run_all(plan[::-1], store, execute)
+    assert [r.id for _, r in store.records()] == [*names[::-1], other.run_id]
+
+
 def test_a_run_whose_process_dies_is_a_failed_row(tmp_path, monkeypatch):
     store = RunStore(tmp_path, RunRecord)
     config = leiden(data="sbm:n=20000,k=4").resolved()
