@@ -1,6 +1,7 @@
 """Graphs that every test may use. Threads are bounded before torch is imported: the suite runs in two processes."""
 
 import os
+from multiprocessing import forkserver as server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -28,3 +29,15 @@ def planted_graph(n: int = 120, k: int = 3, d: int = 12, seed: int = 0) -> tuple
 def planted() -> tuple[Graph, np.ndarray]:
     """Graph and labels of :func:`planted_graph`."""
     return planted_graph()
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> None:
+    """What runs are forked from: a process has one, so it imports what the runs of both commands need, not of one."""
+    from fedclust.flwr_compat import apply_environment
+    from graphclust.runs import execute
+    from simulations import run
+
+    apply_environment()
+    server.set_forkserver_preload([*execute.PRELOAD, *run.PRELOAD])
+    server.ensure_running()

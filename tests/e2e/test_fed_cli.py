@@ -1,4 +1,4 @@
-"""The fedclust command as a user runs it, in processes of its own."""
+"""The fedclust command as a user runs it: from its own process where that can matter, else from this one."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,34 +22,18 @@ SIMULATE = ["simulate", "ifca", "--scenario", SIX, "--rounds", 3, "--seeds", 2, 
             "--json"]
 
 
-def cli(*args, cwd, code=0):
-    """Run fedclust in ``cwd``, in a process of its own, and return (stdout, stderr)."""
-    done = subprocess.run([*CLI, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stderr + done.stdout
-    return done.stdout, done.stderr
-
-
 @pytest.fixture
-def here(monkeypatch, tmp_path, capsys):
-    """Run fedclust in this process, in an empty folder, where a process of its own would only cost imports."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args, code=0):
-        monkeypatch.setattr(sys, "argv", ["fedclust", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == code, said.err + said.out
-        return said.out, said.err
-
-    return run
+def here(in_process):
+    return partial(in_process, main)
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """One simulation with its bounds: the folder that it ran in, and what it printed."""
     cwd = tmp_path_factory.mktemp("simulated")
-    return cwd, json.loads(cli(*SIMULATE, cwd=cwd)[0])
+    done = subprocess.run([*CLI, *map(str, SIMULATE)], cwd=cwd, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return cwd, json.loads(done.stdout)
 
 
 def test_simulate_prints_one_document_with_means_and_runs(simulated):
@@ -62,41 +47,41 @@ def test_simulate_prints_one_document_with_means_and_runs(simulated):
     assert len(list((cwd / "here/runs").glob("*/record.json"))) == 8  # ifca, local, fedavg, oracle on two seeds
 
 
-def test_the_report_is_one_page_with_its_tables(simulated):
+def test_the_report_is_one_page_with_its_tables(simulated, here):
     cwd, doc = simulated
     page = (cwd / doc["report"]).read_text()
     assert page.count("<svg") + page.count("data:image/png") >= 4
     assert "src=\"http" not in page and "<link" not in page and "<script src" not in page
-    again, _ = cli("report", "here", "--json", cwd=cwd)
+    again, _ = here("report", "here", "--json", cwd=cwd)
     assert len(json.loads(again)["runs"]) == 8
     assert {"report.html", "table.md", "table.csv", "table.tex"} <= {f.name for f in (cwd / "here").iterdir()}
 
 
-def test_a_finished_simulation_is_not_run_again(simulated):
+def test_a_finished_simulation_is_not_run_again(simulated, here):
     cwd, doc = simulated
     before = {f: f.stat().st_mtime_ns for f in (cwd / "here/runs").glob("*/record.json")}
-    out, _ = cli(*SIMULATE, cwd=cwd)
+    out, _ = here(*SIMULATE, cwd=cwd)
     assert json.loads(out)["metrics"] == doc["metrics"]
     assert before == {f: f.stat().st_mtime_ns for f in (cwd / "here/runs").glob("*/record.json")}
 
 
-def test_another_plan_does_not_take_over_the_folder(simulated):
+def test_another_plan_does_not_take_over_the_folder(simulated, here):
     cwd, _ = simulated
-    _, error = cli("simulate", "ifca", "--scenario", SIX, "--rounds", 4, "--out", "here", cwd=cwd, code=2)
+    _, error = here("simulate", "ifca", "--scenario", SIX, "--rounds", 4, "--out", "here", cwd=cwd, code=2)
     assert "holds another" in error and "--out" in error
 
 
-def test_a_newcomer_is_assigned_from_its_file(simulated, tmp_path):
+def test_a_newcomer_is_assigned_from_its_file(simulated, tmp_path, here):
     cwd, doc = simulated
     x, y = np.random.default_rng(0).random((30, 64), dtype=np.float32), np.arange(30) % 10
     np.savez(tmp_path / "new.npz", x=x, y=y)
     model = cwd / doc["runs"][0]["run_dir"] / "model"
-    found = json.loads(cli("assign", model, "--data", tmp_path / "new.npz", "--json", cwd=cwd)[0])
+    found = json.loads(here("assign", model, "--data", "new.npz", "--json")[0])
     assert sum(found["weights"]) == pytest.approx(1) and found["labels_used"] == 30
-    none = json.loads(cli("assign", model, "--data", tmp_path / "new.npz", "--shots", 0, "--json", cwd=cwd)[0])
+    none = json.loads(here("assign", model, "--data", "new.npz", "--shots", 0, "--json")[0])
     assert none["group"] == "undetermined" and none["weights"] is None
-    cli("assign", model, "--data", tmp_path / "new.npz", "--out", "said.csv", cwd=cwd)
-    said = pd.read_csv(cwd / "said.csv")
+    here("assign", model, "--data", "new.npz", "--out", "said.csv")
+    said = pd.read_csv(tmp_path / "said.csv")
     assert len(said) == 30 and said["predicted"].between(0, 9).all()
 
 
@@ -112,9 +97,9 @@ def test_a_newcomer_without_labels_is_undetermined_unless_there_is_one_group(sim
     assert list(said) == ["sample", "predicted", "probability"] and len(said) == 30
 
 
-def test_a_killed_simulation_goes_on_and_ends_the_same(tmp_path):
+@pytest.mark.usefixtures("forkserver")
+def test_a_killed_simulation_goes_on_and_ends_the_same(tmp_path, here):
     args = ["simulate", "fedrc", "--scenario", SIX, "--rounds", 6, *SMALL, "--set", "restarts=1", "--json"]
-    whole = json.loads(cli(*args, "--out", "whole", cwd=tmp_path)[0])
     process = subprocess.Popen([*CLI, *map(str, args), "--out", "cut"], cwd=tmp_path, start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -123,19 +108,21 @@ def test_a_killed_simulation_goes_on_and_ends_the_same(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list(tmp_path.glob("cut/runs/fedrc*/checkpoint.safetensors")), "killed before the first round was saved"
-    cut = json.loads(cli(*args, "--out", "cut", "--resume", cwd=tmp_path)[0])
+    cut, whole = (json.loads(here(*args, *rest)[0]) for rest in (("--out", "cut", "--resume"), ("--out", "whole")))
     assert cut["metrics"] == whole["metrics"] and cut["bytes_up"] == whole["bytes_up"]
 
 
-def test_compare_over_two_algorithms_and_a_failed_run_is_a_row(tmp_path):
+@pytest.mark.usefixtures("forkserver")
+def test_compare_over_two_algorithms_and_a_failed_run_is_a_row(tmp_path, here):
     (tmp_path / "bad.yaml").write_text("algorithm: oracle\nlabel: wrong truth\nsettings: {true_groups: [0, 1]}\n")
     args = ["compare", "--scenarios", SIX, "--algorithms", "fedavg,bad.yaml", "--rounds", 1, "--seeds", 1, *SMALL]
-    doc = json.loads(cli(*args, "--json", cwd=tmp_path, code=1)[0])
+    doc = json.loads(here(*args, "--json", code=1)[0])
     rows = {r["algorithm"]: r for r in doc["runs"]}
     assert rows["fedavg"]["status"] == "finished" and rows["wrong truth"]["status"] == "failed"
     assert "true_groups" in rows["wrong truth"]["error"] and not rows["wrong truth"]["metrics"]
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_clients_without_labels_train_an_encoder_that_graphclust_clusters_with(here, tmp_path):
     """A federation over subgraphs, and the example of the docs: its encoder with graphclust's head."""
     from typer.testing import CliRunner

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,19 +21,8 @@ EVERY_EPOCH = (
 
 
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """Run graphclust in ``tmp_path``, in this process: an interpreter for each command takes seconds to start."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args, code=0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["graphclust", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert (end.value.code or 0) == code, err + out
-        return out, err
-
-    return run
+def here(in_process):
+    return partial(in_process, main)
 
 
 def write_events(file, shuffle=False) -> pd.DataFrame:
@@ -54,9 +44,9 @@ def record(folder) -> dict:
 
 
 @pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "out of order"])
-def test_run_on_a_file_of_events_keeps_the_ids(cli, tmp_path, shuffle):
+def test_run_on_a_file_of_events_keeps_the_ids(here, tmp_path, shuffle):
     truth = write_events(tmp_path / "calls.csv", shuffle)
-    out, _ = cli("run", "tgc", "--data", "calls.csv", "-k", 2, "--set", "epochs=5", "--json", "--out", "here")
+    out, _ = here("run", "tgc", "--data", "calls.csv", "-k", 2, "--set", "epochs=5", "--json", "--out", "here")
     doc, folder = json.loads(out), tmp_path / "here"
     assert doc["n_clusters"] == 2 and "acc" not in doc["metrics"] and np.isfinite(doc["metrics"]["modularity"])
     assert record(folder)["n_nodes"] == 80 and record(folder)["n_events"] == 80 * 2 * 4 * 8
@@ -71,9 +61,9 @@ def test_run_on_a_file_of_events_keeps_the_ids(cli, tmp_path, shuffle):
     assert np.load(folder / "embedding.npy").shape[0] == 80
 
 
-def test_clusters_of_each_window_come_with_the_ids_and_the_times(cli, tmp_path):
+def test_clusters_of_each_window_come_with_the_ids_and_the_times(here, tmp_path):
     write_events(tmp_path / "calls.csv")
-    out, _ = cli("run", "tgc", "--data", "calls.csv", "-k", 2, "--set", "epochs=1", "--set", "windows=3", "--out", "w")
+    out, _ = here("run", "tgc", "--data", "calls.csv", "-k", 2, "--set", "epochs=1", "--set", "windows=3", "--out", "w")
     assert out.split()[-1] == "w/window_labels.csv"
     found = pd.read_csv(tmp_path / "w/window_labels.csv")
     events = pd.read_csv(tmp_path / "calls.csv")
@@ -84,15 +74,16 @@ def test_clusters_of_each_window_come_with_the_ids_and_the_times(cli, tmp_path):
     assert number == 3 and found["from"].min() == events["timestamp"].min()
     last = found[found["window"] == 3].merge(pd.read_csv(tmp_path / "w/labels.csv"), on="node")
     assert (last["cluster_x"] == last["cluster_y"]).all()
-    cli("report", "w")
+    here("report", "w")
     page = (tmp_path / "w/report.html").read_text()
     assert "Clusters over time" in page and "Lives of clusters" in page
 
 
 @pytest.mark.slow
-def test_bench_prints_the_baselines_beside_tgc(cli, tmp_path):
+@pytest.mark.usefixtures("forkserver")
+def test_bench_prints_the_baselines_beside_tgc(here, tmp_path):
     methods = ["tgc", "node2vec", "spectral", "leiden", "temporal_leiden"]
-    out, _ = cli("bench", "--data", SESSIONS, "--methods", ",".join(methods), "--seeds", 2, "--out", "b", "--json")
+    out, _ = here("bench", "--data", SESSIONS, "--methods", ",".join(methods), "--seeds", 2, "--out", "b", "--json")
     runs = json.loads(out)["runs"]
     assert [r["status"] for r in runs] == ["finished"] * 10
     ari = pd.DataFrame([{"method": r["method"], **r["metrics"]} for r in runs]).groupby("method")["ari"].mean()
@@ -102,18 +93,18 @@ def test_bench_prints_the_baselines_beside_tgc(cli, tmp_path):
     assert all(method in page for method in methods)
 
 
-def test_bad_events_and_training_that_diverges_are_one_clear_line_and_no_run(cli, tmp_path):
+def test_bad_events_and_training_that_diverges_are_one_clear_line_and_no_run(here, tmp_path):
     (tmp_path / "bad.csv").write_text("source,target,time\na,b,1\nb,c,-3\n")
     for data, words in (("bad.csv", "'-3'"), ("karate", "without times")):
-        _, err = cli("run", "tgc", "--data", data, "-k", 2, code=2)
+        _, err = here("run", "tgc", "--data", data, "-k", 2, code=2)
         assert err.startswith("error: ") and words in err
-    _, err = cli("run", "tgc", "--data", SESSIONS, "--set", "lr=1e9", code=1)
+    _, err = here("run", "tgc", "--data", SESSIONS, "--set", "lr=1e9", code=1)
     assert "training diverged" in err and "lower lr" in err and "Traceback" not in err
     assert not any("finished" in r.read_text() for r in tmp_path.glob("runs/*/record.json"))
 
 
 @pytest.mark.parametrize("windows", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_run_killed_in_the_middle_resumes_bit_for_bit(cli, tmp_path, windows):
+def test_a_run_killed_in_the_middle_resumes_bit_for_bit(here, tmp_path, windows):
     write_events(tmp_path / "calls.csv")
     args = ["run", "tgc", "--data", "calls.csv", "-k", "2", "--set", "epochs=12", "--set", f"windows={windows}"]
     process = subprocess.Popen(
@@ -126,8 +117,8 @@ def test_a_run_killed_in_the_middle_resumes_bit_for_bit(cli, tmp_path, windows):
     process.kill()
     process.wait(30)
     assert checkpoint.exists() and not (tmp_path / "cut/labels.npy").exists(), "it was not killed in the middle"
-    assert "no run in whole" in cli(*args, "--out", "whole", "--resume", code=2)[1]
-    again, whole = (json.loads(cli(*args, "--json", *rest)[0])
+    assert "no run in whole" in here(*args, "--out", "whole", "--resume", code=2)[1]
+    again, whole = (json.loads(here(*args, "--json", *rest)[0])
                     for rest in (("--out", "cut", "--resume"), ("--out", "whole")))
     assert again["metrics"] == whole["metrics"]
     assert record(tmp_path / "cut")["taken_up"] and not record(tmp_path / "whole")["taken_up"]
