@@ -128,6 +128,7 @@ def test_prediction_without_any_data(capsys, monkeypatch):
         assert bad[0] in err
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_a_bench_is_a_lab_report(here, capsys, monkeypatch):
     args = ["--data", DATA, "--methods", "dp_rr", "--set", "epsilon=9", "--seeds", 1, "--out", "lab"]
     out, _ = run(capsys, monkeypatch, "bench", *args)

@@ -210,6 +210,7 @@ def test_refused_input_leaves_the_folder_free(tmp_path):
     assert run_dir.record().status == "finished"
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_engine_gives_the_same_results_as_one_process(tmp_path):
     configs = [leiden(seed=s).resolved() for s in range(3)] + [leiden(method="kmeans", n_clusters=2).resolved()]
     events = []
@@ -226,6 +227,7 @@ def test_engine_gives_the_same_results_as_one_process(tmp_path):
     assert len({c.run_id for c, _ in events}) == 4
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_the_order_of_a_benchmark_stays_when_its_folder_is_read_again(tmp_path):
     """Not that of the folders' names; a run that is not of the benchmark comes after it."""
     store = RunStore(tmp_path, RunRecord)
@@ -240,6 +242,7 @@ def test_the_order_of_a_benchmark_stays_when_its_folder_is_read_again(tmp_path):
     assert [r.id for _, r in store.records()] == [*names[::-1], other.run_id]
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_a_run_whose_process_dies_is_a_failed_row(tmp_path, monkeypatch):
     store = RunStore(tmp_path, RunRecord)
     config = leiden(data="sbm:n=20000,k=4").resolved()
@@ -262,6 +265,7 @@ class Unborn:
         return os._exit, (3,)
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_a_process_that_dies_before_its_first_line_is_a_failed_row(tmp_path):
     store = RunStore(tmp_path, RunRecord)
     (record,) = run_all([leiden().resolved()], store, Unborn())
