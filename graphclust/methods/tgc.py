@@ -18,7 +18,7 @@ from graphclust.graph import InputError, from_adjacency
 from graphclust.methods._components import kmeans_apart
 from graphclust.methods._events import Events
 from graphclust.methods._network import kmeans_labels
-from graphclust.methods._tgc import Rules, Table, in_order, one_pass, train_on
+from graphclust.methods._tgc import Rules, Table, fuse, in_order, one_pass, train_on
 from graphclust.methods.base import Clustering, GraphClusterer
 from graphclust.methods.node2vec import Node2Vec
 from graphclust.monitor import Monitor, Silent
@@ -78,7 +78,9 @@ class TGC(GraphClusterer):
         Of the events in a pass; paper: shuffled.
     windows : int, default 1
         Above 1 the time is cut into that many windows of equal duration, and the model goes through them one after the
-        other, with ``epochs`` passes over each; ``window_labels_`` then tells the clusters after each one.
+        other, with ``epochs`` passes over each; ``window_labels_`` then tells the clusters after each one. Those that
+        a window's events do not tell apart (:func:`graphclust.methods._tgc.fuse`) are one in it; so ``n_clusters`` is
+        how many there are over all windows, and ``labels_`` has them all.
     node_weight : float or None
         w_node; 0.1 where L_node is a sum over samples, which at 1 holds nodes to the clusters they began in. Paper: 1.
     batch_weight : float, default 1
@@ -249,7 +251,7 @@ class TGC(GraphClusterer):
         self._stream = graph
         return Clustering(
             labels, table.z.numpy().copy(), q, phase.history, {"stopped": phase.stopped or "last"},
-            table.window_labels.numpy() if follows else None, edges if follows else None,
+            _windows(table, graph, edges, rules.time_unit) if follows else None, edges if follows else None,
         )
 
     def _vectors(self, stream: Stream, events: Events, rules: Rules, rng: np.random.Generator) -> np.ndarray:
@@ -316,3 +318,12 @@ def _marked(size: int, part: slice) -> torch.Tensor:
     chosen = torch.zeros(size, dtype=torch.bool)
     chosen[part] = True
     return chosen
+
+
+def _windows(table: Table, stream: Stream, edges: np.ndarray, unit: str) -> np.ndarray:
+    """The clusters of the model after each window, those as one that its contacts and co-contacts do not tell apart."""
+    rows = table.window_labels.numpy().copy()
+    for row, part in zip(rows, stream.windows(edges), strict=True):
+        if part.m:
+            row[:] = fuse(row, [part.graph().adjacency, Events.of(part, unit).cocontacts()])
+    return rows
