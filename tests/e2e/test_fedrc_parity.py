@@ -1,11 +1,9 @@
 """FedRC with the released code's aggregation beside the same rule, client by client, in plain PyTorch."""
 
-from copy import deepcopy
-
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedclust.algorithms.base import initial_models
@@ -31,48 +29,52 @@ def config() -> FederationConfig:
     )
 
 
+def logits(nets: list[Tensor], x: Tensor) -> Tensor:
+    """Of K perceptrons side by side, (K, n, classes)."""
+    w1, b1, w2, b2 = nets
+    return torch.relu(x.flatten(1) @ w1.mT + b1[:, None]) @ w2.mT + b2[:, None]
+
+
+def losses(nets: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Of every sample under every model, (K, n)."""
+    return cross_entropy(logits(nets, x).flatten(0, 1), y.repeat(K), reduction="none").view(K, -1)
+
+
 def plain(config: FederationConfig) -> list[float]:
     """Mean test accuracy of the clients after each of LOOKS; batches are drawn in an order of their own."""
     federation = build_federation(config.federation)
     clients, c = federation.clients, federation.n_classes
-    first = initial_models(Model(config.model, federation.input_shape, c), 0, K)
-    layers = (nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, c))
-    nets = [nn.Sequential(*deepcopy(layers)) for _ in range(K)]
-    for k, net in enumerate(nets):
-        nn.utils.vector_to_parameters(torch.cat([t[k].flatten() for t in first.values()]), net.parameters())
+    nets = [t.clone() for t in initial_models(Model(config.model, federation.input_shape, c), 0, K).values()]
     omega, class_weights = torch.full((len(clients), K), 1 / K), torch.full((K, c), 1 / c)
     n, order, found = sum(len(client.train) for client in clients), torch.Generator().manual_seed(1), []
     for r in range(ROUNDS):
-        counts, means = torch.zeros(K, c), torch.zeros(K, sum(p.numel() for p in nets[0].parameters()))
+        counts, means = torch.zeros(K, c), [torch.zeros_like(t) for t in nets]
         for i, client in enumerate(clients):
             x, y = client.train.x, client.train.y
-            with torch.no_grad():
-                loss = torch.stack([cross_entropy(net(x), y, reduction="none") for net in nets])
-            gamma = torch.softmax(omega[i].log()[:, None] - loss - class_weights[:, y].log(), 0)
+            gamma = torch.softmax(omega[i].log()[:, None] - losses(nets, x, y) - class_weights[:, y].log(), 0)
             omega[i] = gamma.mean(1)
-            for k in range(K):
-                counts[k].index_add_(0, y, gamma[k])
-                own = trained(nets[k], x, y, gamma[k], config, order)
-                means[k] += len(y) / n * nn.utils.parameters_to_vector(own.parameters()).detach()
+            counts.index_add_(1, y, gamma)
+            for mean, own in zip(means, trained(nets, x, y, gamma, config, order), strict=True):
+                mean += len(y) / n * own.detach()
         class_weights = counts.clamp_min(1e-8) / counts.clamp_min(1e-8).sum(1, keepdim=True)
-        for k, net in enumerate(nets):
-            nn.utils.vector_to_parameters(means[k], net.parameters())
+        nets = means
         if r + 1 in LOOKS:
-            with torch.no_grad():
-                mixed = [sum(w * net(client.test.x).softmax(1) for w, net in zip(omega[i], nets, strict=True))
-                         for i, client in enumerate(clients)]
+            mixed = [torch.tensordot(omega[i], logits(nets, client.test.x).softmax(2), 1)
+                     for i, client in enumerate(clients)]
             found.append(float(np.mean([(p.argmax(1) == client.test.y).float().mean()
                                         for p, client in zip(mixed, clients, strict=True)])))
     return found
 
 
-def trained(net: nn.Module, x, y, weight, config: FederationConfig, order: torch.Generator) -> nn.Module:
-    own, t = deepcopy(net), config.training
-    step = torch.optim.SGD(own.parameters(), lr=t.lr, weight_decay=t.weight_decay)
+def trained(nets: list[Tensor], x: Tensor, y: Tensor, gamma: Tensor, config: FederationConfig,
+            order: torch.Generator) -> list[Tensor]:
+    """Every model after the client's epochs, each on its own weighted loss."""
+    own, t = [p.clone().requires_grad_() for p in nets], config.training
+    step = torch.optim.SGD(own, lr=t.lr, weight_decay=t.weight_decay)
     for _ in range(t.epochs):
         for batch in torch.randperm(len(y), generator=order).split(t.batch_size):
             step.zero_grad()
-            (weight[batch] * cross_entropy(own(x[batch]), y[batch], reduction="none")).mean().backward()
+            (gamma[:, batch] * losses(own, x[batch], y[batch])).mean(1).sum().backward()
             step.step()
     return own
 
