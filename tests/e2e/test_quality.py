@@ -47,5 +47,5 @@ def test_deep_methods_do_not_collapse_on_a_real_graph_in_any_of_three_seeds(name
 
 def test_a_hundred_thousand_nodes_train_in_mini_batches_without_a_dense_matrix():
     data = load("asbm:n=100000,k=5,degree_in=8,degree_out=2,d=32,seed=0")
-    model = get_method("pamc")(5, random_state=0, epochs=3, pretrain_epochs=2).fit(data)
+    model = get_method("pamc")(5, random_state=0, epochs=1, pretrain_epochs=1).fit(data)
     assert adjusted_rand_score(data.y.numpy(), model.labels_) > 0.9
