@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from fedclust.algorithms import algorithm_names
 from fedclust.config import FederationConfig
+from fedclust.events import DROPPED, LATE
 from fedclust.flwr_compat import environment
 from graphclust.graph import InputError
 from simulations.engines import get_engine, ray
@@ -28,15 +29,19 @@ ROOT = Path(__file__).parents[2]
 WORKER = "PYTEST_XDIST_WORKER"
 SETTINGS = {"oracle": {"true_groups": (0, 1, 0, 1)}}
 
-NAMES = [*algorithm_names(), "clustering"]
+NAMES = [*algorithm_names(), "clustering", "events"]
+TRACE = Path(__file__).with_name("events.csv")
 
 
 def config(name):
-    """Five clients, newcomers included; "clustering": five who cluster their nodes, without labels."""
+    """Five clients, newcomers included; "clustering": five who cluster their nodes; "events": some drop out."""
     if name == "clustering":
         setup = load_setup("graph-sbm-clustering:n=100,n_clients=5", 0)
         body = {**setup.config, "rounds": 2, "model": {**setup.config["model"], "hidden": [8]}}
         return FederationConfig(algorithm="fedavg", label=name, federation=setup.federation, **body)
+    if name == "events":
+        events = {"dropout": 0.2, "straggler": 0.2, "trace": str(TRACE)}
+        return tiny("fedrc", label=name, rounds=4, events=events)
     return tiny(name, settings=SETTINGS.get(name, {}), rounds=2, fraction=0.75)
 
 
@@ -69,7 +74,8 @@ def assert_same(through_ray, here):
         assert torch.allclose(through_ray.embeddings[client], z, atol=1e-5)
     for a, b in ((through_ray.clients, here.clients), (through_ray.unseen, here.unseen)):
         assert [r["accuracy"] for r in a] == pytest.approx([r["accuracy"] for r in b])
-    assert [r["participants"] for r in through_ray.history.rounds] == [r["participants"] for r in here.history.rounds]
+    for what in ("participants", "failures"):
+        assert [r[what] for r in through_ray.history.rounds] == [r[what] for r in here.history.rounds]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,10 @@ def runs():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_two_engines_give_the_same_result(runs, name):
-    assert_same(runs[0][name], get_engine("inprocess")(config(name)))
+    here = get_engine("inprocess")(config(name))
+    assert_same(runs[0][name], here)
+    reasons = {reason for row in here.history.rounds for reason in row["failures"].values()}
+    assert reasons == ({DROPPED, LATE} if name == "events" else set())
 
 
 @pytest.mark.slow
@@ -104,10 +113,10 @@ def test_nothing_is_left_behind_and_the_rounds_are_told(runs):
     assert [told[i][1] for i in starts] == list(NAMES)
     for start, stop in zip(starts, [*starts[1:], len(told)], strict=True):
         (total, name), rounds = told[start], told[start + 1 : stop]
-        prepares = config(name).make().preparation_rounds(4)
-        assert total == 2 + prepares and rounds == list(range(len(rounds)))
+        trains, prepares = config(name).rounds, config(name).make().preparation_rounds(4)
+        assert total == trains + prepares and rounds == list(range(len(rounds)))
         # a preparation may end before the rounds that it was announced with
-        assert len(rounds) == total or (prepares and 2 < len(rounds) < total)
+        assert len(rounds) == total or (prepares and trains < len(rounds) < total)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from typing import get_args
 from unittest.mock import create_autospec
@@ -36,8 +35,8 @@ from tests.simulations.test_inprocess import tiny
 
 IDS = [f"c{i:02d}" for i in range(N)]
 RATES = {"dropout": 0.3, "straggler": 0.2}
-ENGINES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name in get_args(Engine)
-           if name != "inprocess" and importlib.util.find_spec(f"simulations.engines.{name}")]
+ENGINES = sorted({*get_args(Engine)} - {"inprocess", "ray"})
+"""Ray has its turn in tests/e2e/test_flwr_run.py."""
 
 
 def trace(tmp_path, *rows, head="client,first,last,event", name="trace.csv"):
