@@ -40,7 +40,7 @@ MODES: dict[str, dict[str, Any]] = {
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
 
 PART = 2**20
-"""Samples of a pass after which the training loop may write a checkpoint: about ten seconds of work."""
+"""Samples of a pass after which the training loop may write a checkpoint: some seconds of work."""
 
 
 class TGC(GraphClusterer):
