@@ -42,7 +42,7 @@ def assign_file(model_dir: Path, data: Path, *, shots: int | None = None, out: P
     arrays = read_arrays(data) if data.suffix == ".npz" and data.is_file() else {}
     labelled = "y" in arrays or "x" not in arrays
     shots = shots if labelled else 0
-    x, y = read_samples(data) if labelled else check_samples(arrays["x"], np.zeros(len(arrays["x"]), np.int64), data)
+    x, y = read_samples(data) if labelled else check_samples(arrays["x"], _no_labels(arrays["x"]), data)
     client = _newcomer(data, x, y, trained, shots)
     found = trained.assign(client, shots=shots)
     written = None
@@ -58,6 +58,11 @@ def assign_file(model_dir: Path, data: Path, *, shots: int | None = None, out: P
         "group": "undetermined" if found.group is None else found.group, "weights": found.weights,
         "labels_used": found.labels_used, "accuracy": found.accuracy, "predictions": written,
     }
+
+
+def _no_labels(x: np.ndarray) -> np.ndarray:
+    """In their place, for samples that have none."""
+    return np.zeros(x.shape[:1], np.int64)
 
 
 def _newcomer(path: Path, x: np.ndarray, y: np.ndarray, trained: TrainedFederation, shots: int | None) -> ClientData:

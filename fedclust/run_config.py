@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedclust.config import FederationConfig
+from graphclust.config_file import problems
 from graphclust.graph import InputError
 
 PACKAGES = ("graphclust", "flwr", "torch")
@@ -56,5 +57,4 @@ def jobs(text: str) -> tuple[FederationConfig, ...]:
     except json.JSONDecodeError as e:
         raise InputError(f"config of the run config is no JSON: {e}") from e
     except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in e.errors())
-        raise InputError(f"config of the run config: {problems}") from e
+        raise InputError(f"config of the run config: {problems(e)}") from e

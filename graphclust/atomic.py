@@ -6,6 +6,9 @@ import os
 import tempfile
 from pathlib import Path
 
+NOT_WRITABLE = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+"""What the user's choice of a place may cause, beside bad input."""
+
 
 def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Write under a temporary name in the same folder, then rename: a reader sees the old file or the new one."""

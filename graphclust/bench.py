@@ -144,6 +144,8 @@ def claim(out: Path, config: BenchConfig, *, extend: bool) -> Iterator[None]:
     InputError
         It holds another benchmark (unless ``extend``), or another process is at work in it.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"the output folder {out} is a file; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "bench.yaml"
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

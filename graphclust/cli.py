@@ -369,6 +369,8 @@ def main() -> None:
     anything else is a bug and shows itself."""
     from pydantic import ValidationError
 
+    from graphclust.atomic import NOT_WRITABLE
+    from graphclust.config_file import problems
     from graphclust.data.cli import app as data_app
     from graphclust.privacy import cli as privacy
     from graphclust.privacy.audit_cli import audit
@@ -379,7 +381,10 @@ def main() -> None:
     try:
         app()
     except (InputError, ValidationError) as e:
-        typer.echo(f"error: {e}", err=True)
+        typer.echo(f"error: {problems(e) if isinstance(e, ValidationError) else e}", err=True)
+        sys.exit(2)
+    except NOT_WRITABLE as e:
+        typer.echo(f"error: {e.filename2 or e.filename}: {e.strerror}; give a place that can be written", err=True)
         sys.exit(2)
     except DivergenceError as e:
         typer.echo(f"error: {e}", err=True)

@@ -71,7 +71,7 @@ def simulate(
 ) -> None:
     """Run one algorithm on one federation, over seeds; an interrupted run goes on where it stopped."""
     from fedclust.report import rows as rows_of
-    from simulations.plan import Plan, is_plan, load_plan
+    from simulations.plan import Plan, is_plan, load_plan, load_setting
     from simulations.run import summary
 
     if is_plan(what):
@@ -82,6 +82,7 @@ def simulate(
             raise InputError(f"{what} has {len(plan.algorithms)} algorithms and {len(plan.scenarios)} scenarios; "
                              "simulate takes one of each, fedclust compare takes all")
     elif scenario is None:
+        load_setting(what)  # what is wrong with it goes first
         raise InputError("give --scenario; see fedclust list scenarios")
     else:
         plan = Plan(title=f"{what} on {scenario}", scenarios=[scenario], algorithms=[what], seeds=1)
@@ -317,12 +318,16 @@ app.add_typer(deploy_app(Path(__file__).parent / "flower_app", _declaration), na
 
 def main() -> None:
     """Entry point: bad input ends with one line on stderr and exit code 2; anything else is a bug and shows itself."""
-    from fedclust.data.settings import problems
     from fedclust.flwr_compat import apply_environment
+    from graphclust.atomic import NOT_WRITABLE
+    from graphclust.config_file import problems
 
     apply_environment()
     try:
         app()
     except (InputError, ValidationError) as e:
         typer.echo(f"error: {problems(e) if isinstance(e, ValidationError) else e}", err=True)
+        sys.exit(2)
+    except NOT_WRITABLE as e:
+        typer.echo(f"error: {e.filename2 or e.filename}: {e.strerror}; give a place that can be written", err=True)
         sys.exit(2)

@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedclust.algorithms import get_algorithm
 from fedclust.config import Engine, FederationConfig
 from fedclust.data.build import build_federation
-from fedclust.data.settings import problems
 from fedclust.data.spec import FederationSpec
-from graphclust.config_file import read_model
+from graphclust.config_file import problems, read_model
 from graphclust.data.reference import parse_ref
 from graphclust.graph import InputError
 from simulations.setups import Setup, load_setup

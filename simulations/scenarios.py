@@ -18,6 +18,7 @@ from fedclust.data.feature import Corruption, FeatureShift
 from fedclust.data.graphs import Nodes
 from fedclust.data.partition import Iid, Quantity
 from fedclust.data.spec import FederationSpec, HeldBack, Unseen
+from graphclust.config_file import problems
 from graphclust.data.catalogue import check_params
 from graphclust.graph import InputError
 
@@ -276,6 +277,9 @@ def scenario(name: str, **overrides: Any) -> FederationSpec:
         Unknown name or option, with the nearest one; a value that the option cannot have.
     """
     if name not in _SCENARIOS:
+        if "/" in name:
+            raise InputError(f"scenario {name!r}: there is no such folder; give that of a saved federation, one with a "
+                             "file for each client, a federation's YAML, or a name of fedclust list scenarios")
         near = difflib.get_close_matches(name, _SCENARIOS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise InputError(f"unknown scenario {name!r}{hint} Known: {', '.join(_SCENARIOS)}")
@@ -284,6 +288,4 @@ def scenario(name: str, **overrides: Any) -> FederationSpec:
     try:
         return validate_call(found.build)(**overrides)
     except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"scenario {name}: {where} = {first['input']!r}: {first['msg']}") from e
+        raise InputError(f"scenario {name}: {problems(e)}") from e

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedclust.algorithms.base import FederatedAlgorithm
-from fedclust.data.settings import problems
 from fedclust.task import Training
+from graphclust.config_file import problems
 from graphclust.graph import InputError
 from graphclust.registry import class_in, names_in
 

@@ -124,13 +124,18 @@ def load(folder: Path, expected: str | None = None) -> tuple[Federation, Federat
         raise InputError(f"the federation in {folder} is not what this run was declared with: its files were changed "
                          "since; start a new run on it, or put the files back")
     spec = read_model(folder / _SPEC, FederationSpec)
-    rows = pd.read_csv(folder / _TABLE, dtype={"client": str, "classes": str})
+    rows = _rows(folder / _TABLE)
     n_classes = len(rows["classes"].iloc[0].split())
     kept = Kept(lambda i: read_client(folder / _CLIENTS / f"{i}.npz"), n_classes)
     n_train = {i: int(n) for i, n in zip(rows["client"], rows["train"], strict=True)}
     if not (folder / _DIGEST).is_file() or (folder / _DIGEST).read_text().strip() != found:
         # each is read once now, so that a broken file is named before any work
-        n_train = {i: kept(i).n_train for i in n_train}
+        about = {i: (c.n_train, c.input_shape) for i in n_train for c in [kept(i)]}
+        n_train = {i: n for i, (n, _) in about.items()}
+        first = next(iter(about))
+        if odd := [i for i, (_, shape) in about.items() if shape != about[first][1]]:
+            raise InputError(f"{folder}: client {odd[0]!r} has samples of shape {about[odd[0]][1]} and {first!r} of "
+                             f"{about[first][1]}; all clients' samples must have one shape")
     clients, unseen = (
         OnDemand({i: n_train[i] for i in rows["client"][rows["role"] == role]}, kept) for role in ("train", "unseen")
     )
@@ -139,6 +144,19 @@ def load(folder: Path, expected: str | None = None) -> tuple[Federation, Federat
         for column in rows.columns if column.startswith("true_")
     }
     return Federation(clients, unseen, n_classes, truth), spec
+
+
+def _rows(file: Path) -> pd.DataFrame:
+    """The table as it was written; InputError for what is none."""
+    try:
+        rows = pd.read_csv(file, dtype={"client": str, "classes": str})
+        lacks = [name for name in ("client", "role", "classes", "train") if name not in rows or rows[name].isna().any()]
+    except ValueError as e:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{file} is no table of a federation ({e}); save the federation again") from e
+    if lacks or not len(rows):
+        raise InputError(f"{file} is no table of a federation (it lacks {lacks[0] if lacks else 'rows'}); save the "
+                         "federation again")
+    return rows
 
 
 def draw(federation: Federation) -> Figure:

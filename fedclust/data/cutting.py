@@ -83,6 +83,10 @@ def build_files(spec: FederationSpec) -> Federation:
     # read now so that a broken file is refused before any work, and again when the client is asked for
     about = {i: _look(i, path, rule) for i, path in paths.items()}
     guilty, largest = max(((i, a.largest) for i, a in about.items()), key=lambda pair: pair[1])
+    n_samples = sum(sum(a.sizes) for a in about.values())
+    if rule.n_classes is None and largest >= n_samples:
+        raise InputError(f"client {guilty!r} has the label {largest}, and all clients together {n_samples} samples; "
+                         "number the classes 0..C-1, or give partition.n_classes if there are so many")
     n_classes = rule.n_classes or largest + 1
     if largest >= n_classes:
         raise InputError(

@@ -71,7 +71,7 @@ def read_samples(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def check_samples(x: np.ndarray, y: np.ndarray, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Samples ``x`` and labels ``y`` as :func:`read_samples` gives them; ``path``: what an InputError is about."""
-    if len(x) != len(y) or y.ndim != 1:
+    if x.ndim == 0 or y.ndim != 1 or len(x) != len(y):
         raise InputError(f"{path}: x has shape {x.shape} and y {y.shape}; y must hold one label a sample")
     if not len(y):
         raise InputError(f"{path}: client {Path(path).stem!r} has no samples; leave the file out, or fill it")

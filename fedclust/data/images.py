@@ -116,7 +116,9 @@ def _absent(name: str, package: Package, reason: str) -> InputError:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The arrays of an npz file that hold no pickled objects; InputError naming a broken file."""
+    """The arrays of an npz file that hold no pickled objects; InputError naming a missing or broken file."""
+    if not path.is_file():
+        raise InputError(f"the file {path} does not exist; bring it back, or give another")
     try:
         with np.load(path, allow_pickle=False) as z:
             return {key: z[key] for key in z.files}

@@ -6,18 +6,13 @@ import hashlib
 import json
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
     """A frozen set of settings that refuses unknown keys and survives JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def problems(error: ValidationError) -> str:
-    """What is wrong with settings, in one line: each one's name, its value, and what is allowed."""
-    return "; ".join(f"{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in error.errors())
 
 
 def stream(seed: int, *keys: str | int) -> np.random.Generator:

@@ -153,6 +153,19 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
         load_samples(str(tmp_path / "no.csv"))
 
 
+def test_a_label_beyond_all_samples_is_a_mistake_unless_the_classes_are_declared(folder):
+    np.savez(folder / "calais.npz", x=np.ones((20, 3)), y=np.full(20, 60))
+    with pytest.raises(InputError, match=r"client 'calais' has the label 60, and all clients together 60 samples"):
+        build_federation(FederationSpec(source=str(folder), partition=Files()))
+    assert build_federation(FederationSpec(source=str(folder), partition=Files(n_classes=61))).n_classes == 61
+
+
+def test_a_single_number_is_no_samples(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.float32(1), y=np.int64(0))
+    with pytest.raises(InputError, match=r"a\.npz: x has shape \(\) and y \(\)"):
+        read_client_file(tmp_path / "a.npz")
+
+
 def test_held_back_clients_of_a_folder_leave_some_to_train(folder):
     spec = FederationSpec(source=str(folder), partition=Files(), unseen=HeldBack(clients=2))
     assert [c.id for c in build_federation(spec).unseen] == ["bern", "calais"]

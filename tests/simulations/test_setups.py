@@ -12,6 +12,7 @@ from fedclust.data.build import build_federation
 from fedclust.data.client import Kept
 from fedclust.data.images import read_arrays
 from graphclust.graph import InputError
+from simulations.cli import main
 from simulations.engines import inprocess
 from simulations.scenarios import scenario, scenario_names
 from simulations.setups import SETUPS, load_setup, save_defaults
@@ -148,6 +149,49 @@ def test_a_saved_federation_without_its_table_is_refused(tmp_path):
     (tmp_path / "mine" / "clients.csv").unlink()
     with pytest.raises(InputError, match="no saved federation"):
         load_setup(str(tmp_path / "mine"), 0)
+
+
+HEAD = "client,role,train,classes\n"
+
+
+@pytest.mark.parametrize("content", ["garbage\n", "", HEAD, HEAD + "a,train,,1 2\n"])
+def test_a_table_that_is_none_is_refused_by_name(content, tmp_path):
+    saved(tmp_path / "mine")
+    (tmp_path / "mine" / "clients.csv").write_text(content)
+    with pytest.raises(InputError, match=r"clients\.csv is no table of a federation"):
+        build_federation(load_setup(str(tmp_path / "mine"), 0).federation)
+
+
+def test_clients_whose_samples_were_given_another_shape_are_refused(tmp_path):
+    saved(tmp_path / "mine")
+    splits = ("train_x", "test_x", "validation_x")
+    rewrite(tmp_path / "mine" / "clients" / "client-0001.npz", **dict.fromkeys(splits, lambda x: x[:, :, :4]))
+    with pytest.raises(InputError, match=r"client 'client-0001' has samples of shape \(1, 4, 8\)"):
+        build_federation(load_setup(str(tmp_path / "mine"), 0).federation)
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["simulate", "fedavg", "--scenario", "./nowhere"], "scenario './nowhere': there is no such folder"),
+    (["simulate", "nothere.yaml"], "the config nothere.yaml does not exist"),
+    (["simulate", "ifca"], "give --scenario"),
+    (["simulate", "fedavg", "--scenario", "empty"], "error: the folder empty holds no .npz or .csv file"),
+    (["simulate", "hierarchical", "--scenario", "digits-3shift", "--set", "linkage=ward"],
+     "error: settings of hierarchical: linkage ward needs distance euclidean"),
+    (["simulate", "fedavg", "--scenario", "digits-3shift", "--out", "file"], "the output folder file is a file"),
+    (["partition", "digits-3shift:n_clients=2", "--out", "file/x"], "error: file: File exists; give a place"),
+    (["partition", "nothing.yaml"], "error: the config nothing.yaml is wrong: Input should be a valid dictionary"),
+])
+def test_bad_input_is_one_line_that_names_it(words, told, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "nothing.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fedclust", *words])
+    monkeypatch.setattr("fedclust.flwr_compat.apply_environment", lambda: None)
+    with pytest.raises(SystemExit) as e:
+        main()
+    out = capsys.readouterr()
+    assert e.value.code == 2 and out.out == "" and told in out.err and len(out.err.splitlines()) == 1
 
 
 def test_a_folder_with_a_file_for_each_client_is_a_scenario(tmp_path):
