@@ -31,9 +31,10 @@ E_STEPS, SETTLED = 50, 1e-3
 
 
 class Mixture(FederatedAlgorithm):
-    """gamma_ijk = softmax_k(ln omega_ik - cost_ijk); omega_ik = mean_j gamma_ijk; SGD with gamma as weights.
+    """gamma_ijk = softmax_k(ln omega_ik - cost_ijk); omega_ik = sum_j w_ij gamma_ijk; SGD with gamma as weights.
 
-    The costs are the subclass's. A client keeps its omega in its memory, over all groups of all starts.
+    w_ij is 1/n_i, or in the end depends on the sample's class (``class_balance``). The costs are the subclass's. A
+    client keeps its omega in its memory, over all groups of all starts.
 
     EM finds a local optimum, and which one is decided by the initial models: two concepts in one group, and one torn
     between two, is a stable state. So, as for k-means, several starts are tried and the likelihood, which sees no
@@ -47,7 +48,7 @@ class Mixture(FederatedAlgorithm):
     aggregation: Literal["omega", "n"] = "omega"
     """Weight of client i in the mean of model k: n_i omega_ik, or n_i as in the authors' code."""
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Groups with at most this share of sum_ijk gamma are left out from then on; 0: never."""
+    """Groups with at most this share of sum_ik n_i omega_ik are left out from then on; 0: never."""
     restarts: Annotated[int, Field(ge=1)] = 3
     """Starts, each with K models of its own, that run side by side until one is chosen; 1: the papers' single start."""
     trial_rounds: Annotated[int, Field(ge=1)] = 30
@@ -59,7 +60,7 @@ class Mixture(FederatedAlgorithm):
     """
 
     relaxation: Annotated[float, Field(ge=1, lt=2)] = 1.0
-    """eta of over-relaxed EM: omega_ik <- omega_ik^(1 - eta) (mean_j gamma_ijk)^eta, normalised; 1: EM as it is.
+    """eta of over-relaxed EM: omega_ik <- omega_ik^(1 - eta) (sum_j w_ij gamma_ijk)^eta, normalised; 1: EM as it is.
 
     Near a maximum EM with a longer step still climbs to it for eta < 2 (Salakhutdinov and Roweis, ICML 2003).
     """
@@ -68,6 +69,12 @@ class Mixture(FederatedAlgorithm):
     """Weight of sample j of client i when model k is trained: gamma_ijk, as in EM; or, from round ``trial_rounds`` on,
     omega_ik, alike for all samples of the client. With gamma the models of two groups may each learn their share of a
     client's samples by heart, and then none gives its share up."""
+
+    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """beta: from round ``trial_rounds`` on w_ij is n_i(y_ij)^-beta, divided by the sum of these over j.
+
+    n_i(y) counts the samples of class y that client i holds. 0: every sample weighs alike, as published; 1: every class
+    that the client holds."""
 
     @property
     def needs_labels(self) -> bool:
@@ -104,7 +111,7 @@ class Mixture(FederatedAlgorithm):
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:
         """E-step with the old omega, then every model on its soft share of the samples."""
         costs, held, starts = self.costs(cohort, delivery), self._held(cohort, delivery), n_starts(delivery)
-        gamma, fitted = e_step(cohort, costs, held, starts)
+        gamma, fitted = e_step(costs, held, self._shares(cohort), starts)
         omega = over_relaxed(held, fitted, self.relaxation, starts)
         cohort.memory["omega"] = self._everywhere(omega, delivery)
         alike = self.m_step == "client" and cohort.round >= self.trial_rounds
@@ -122,10 +129,10 @@ class Mixture(FederatedAlgorithm):
         """The delivered models under the clients' omega; without one, E-steps on the training samples find it."""
         omega, starts = self._held(cohort, delivery), n_starts(delivery)
         if "omega" not in cohort.memory:
-            costs = self.costs(cohort, delivery)
+            costs, share = self.costs(cohort, delivery), self._shares(cohort)
             moving = torch.ones_like(omega[:, :1], dtype=torch.bool)  # every client stops by itself
             for _ in range(E_STEPS):
-                old, (_, new) = omega, e_step(cohort, costs, omega, starts)
+                old, (_, new) = omega, e_step(costs, omega, share, starts)
                 omega = torch.where(moving, new, old)
                 moving &= (new - old).abs().sum(1, keepdim=True) >= SETTLED
                 if not moving.any():
@@ -154,7 +161,7 @@ class Mixture(FederatedAlgorithm):
         return {**state, "alive": alive, "omega": state["weights"], "starts": torch.tensor(1), "best": torch.tensor(0)}
 
     def _pruned(self, state: State) -> State:
-        """Groups with next to no sample of all clients leave; n_i omega_ik = sum_j gamma_ijk."""
+        """Groups with next to no sample of all clients leave; n_i omega_ik are those of client i."""
         mass = state["n"] @ state["weights"]
         keep = state["alive"] & (mass > self.prune * mass.sum())
         keep[mass.argmax()] = True
@@ -180,6 +187,10 @@ class Mixture(FederatedAlgorithm):
         held = cohort.memory["omega"].gather(1, groups).clamp_min(FLOOR).unflatten(1, (starts, -1))
         return (held / held.sum(2, keepdim=True)).flatten(1)
 
+    def _shares(self, cohort: Cohort) -> Tensor:
+        """(B, n_max) what each sample weighs in omega_ik."""
+        return shares(cohort, self.class_balance if cohort.round >= self.trial_rounds else 0)
+
     def _everywhere(self, omega: Tensor, delivery: Delivery) -> Tensor:
         """omega over all groups of all starts, 0 for those that were not delivered."""
         return omega.new_zeros(len(omega), self.starts * self.n_groups).scatter(1, delivery.arrays["groups"], omega)
@@ -195,14 +206,21 @@ def n_starts(delivery: Delivery) -> int:
     return int(delivery.arrays["starts"][0])
 
 
-def e_step(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int = 1) -> tuple[Tensor, Tensor]:
-    """gamma (B, k, n_max) = softmax_k(ln omega_ik - cost_ijk), 0 where padded, and its mean over the samples (B, k).
+def shares(cohort: Cohort, beta: float) -> Tensor:
+    """n_i(y_ij)^-beta (B, n_max) of every sample, 0 where padded; n_i(y) counts the client's samples of class y."""
+    held = torch.zeros(len(cohort.y), cohort.model.n_classes, device=cohort.y.device)
+    held.scatter_add_(1, cohort.y, cohort.mask.float())
+    return held.clamp_min(1).gather(1, cohort.y).pow(-beta) * cohort.mask
+
+
+def e_step(costs: Tensor, omega: Tensor, share: Tensor, starts: int = 1) -> tuple[Tensor, Tensor]:
+    """gamma (B, k, n_max) = softmax_k(ln omega_ik - cost_ijk), 0 where padded, and its mean by ``share`` (B, k).
 
     With several starts the k groups are theirs in turn, and the softmax goes over the groups of one start.
     """
     joint = (omega.clamp_min(FLOOR).log()[..., None] - costs).unflatten(1, (starts, -1))
-    gamma = torch.softmax(joint, dim=2).flatten(1, 2) * cohort.mask[:, None]
-    return gamma, gamma.sum(-1) / cohort.n[:, None]
+    gamma = torch.softmax(joint, dim=2).flatten(1, 2) * (share > 0)[:, None]
+    return gamma, (gamma * share[:, None]).sum(-1) / share.sum(-1, keepdim=True)
 
 
 def over_relaxed(omega: Tensor, fitted: Tensor, eta: float, starts: int) -> Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fedclust.algorithms import make_algorithm
-from fedclust.algorithms._mixture import e_step, over_relaxed
+from fedclust.algorithms._mixture import e_step, over_relaxed, shares
 from fedclust.algorithms.base import Reports, models
-from fedclust.data.client import ClientData
+from fedclust.data.client import ClientData, Split
 from fedclust.task import Cohort
 from graphclust.graph import InputError
 from tests.fedclust.loop import EMPTY, MODEL, TRAINING, Loop, blobs, concepts, deliver
@@ -56,7 +56,7 @@ def test_a_weight_of_zero_comes_back():
     costs = torch.tensor([5.0, 0.0])[None, :, None].expand(1, 2, cohort.mask.shape[1])
     omega, seen = torch.tensor([[1.0, 0.0]]), []
     for _ in range(30):
-        gamma, omega = e_step(cohort, costs, omega)
+        gamma, omega = e_step(costs, omega, shares(cohort, 0))
         assert torch.isfinite(gamma).all()
         seen.append(float(omega[0, 1]))
     assert seen[0] == pytest.approx(1e-30 * math.exp(5), rel=1e-3) and seen[-1] > 0.99
@@ -98,6 +98,30 @@ def test_in_the_end_all_samples_of_a_client_train_alike(monkeypatch):
     assert spread[0] > 0.01 and spread[1] > 0.01 and spread[2] == 0
     assert torch.equal(seen[2][:, 0], loop.state["weights"][0]), "the weights that are reported"
     assert make_algorithm("fedem", {}, TRAINING).m_step == "samples", "as in its paper"
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_samples_of_a_rare_class_weigh_more_in_omega_by_hand(beta):
+    """Four samples of class 0, which group 0 alone explains, one of class 2, which group 1 does: 4^(1 - beta) to 1."""
+    few = ClientData("few", Split(torch.zeros(5, 6), torch.tensor([0, 0, 2, 0, 0])), EMPTY, EMPTY)
+    cohort = Loop(make_algorithm("fedrc", {"restarts": 1}, TRAINING), [few]).cohort(0)
+    costs = torch.zeros(1, 2, cohort.mask.shape[1])
+    costs[0, 1, :5], costs[0, :, 2] = 99.0, torch.tensor([99.0, 0.0])
+    gamma, omega = e_step(costs, torch.tensor([[0.5, 0.5]]), shares(cohort, beta))
+    assert gamma.sum() == pytest.approx(5) and gamma[0, :, 5:].sum() == 0
+    assert omega.tolist()[0] == pytest.approx([4 ** (1 - beta) / (4 ** (1 - beta) + 1), 1 / (4 ** (1 - beta) + 1)])
+
+
+def test_classes_are_balanced_after_the_trial_rounds_and_never_in_fedem():
+    plain, balanced = (Loop(make_algorithm("fedrc", {"restarts": 1, "n_groups": 2, "trial_rounds": 2,
+                                                     "class_balance": beta}, TRAINING), concepts(4)) for beta in (0, 1))
+    for loop in (plain, balanced):
+        loop.run(2)
+    assert torch.equal(plain.state["weights"], balanced.state["weights"])
+    for loop in (plain, balanced):
+        loop.run(1)
+    assert not torch.equal(plain.state["weights"], balanced.state["weights"])
+    assert make_algorithm("fedem", {}, TRAINING).class_balance == 0, "as in its paper"
 
 
 def reported(algorithm, state, omega):
