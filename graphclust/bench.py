@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from graphclust.atomic import write_atomic
 from graphclust.config_file import read_model
-from graphclust.data import load
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 from graphclust.runs.record import Device, RunConfig
@@ -128,6 +127,8 @@ def _beside(path: Path, ref: str) -> str:
 
 def check_data(config: BenchConfig) -> None:
     """Load every data set once, so that a wrong name, path or checksum is refused before any run starts."""
+    from graphclust.data import load  # brings torch_geometric, which federations claim their folders without
+
     for ref in config.data:
         data = load(ref)
         n = data.n_nodes if "n_nodes" in data else data.num_nodes  # PyG's streams forget nodes without events

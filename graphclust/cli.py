@@ -353,8 +353,8 @@ def info(as_json: Json = False) -> None:
     """Versions, devices and folders: what to put in a bug report."""
     import torch
 
-    from graphclust.runs.execute import PACKAGES
     from graphclust.runs.lifecycle import versions
+    from graphclust.runs.record import PACKAGES
 
     document: dict[str, Any] = {
         "graphclust": __version__, "cuda": torch.cuda.is_available(), "cpus": os.cpu_count(),

@@ -138,6 +138,7 @@ def _run(
     """Run a plan in its folder and write the report: the runs with their folders, the folder, the page."""
     from joblib import cpu_count
 
+    from fedclust.data.graphs import Nodes
     from fedclust.record import FederationRecord
     from fedclust.report import write_report
     from graphclust.bench import claim
@@ -145,7 +146,7 @@ def _run(
     from graphclust.runs.parallel import run_all
     from graphclust.runs.store import RunStore
     from simulations.plan import nested
-    from simulations.run import PRELOAD, execute
+    from simulations.run import PRELOAD, PRELOAD_GRAPHS, execute
 
     changes: dict[str, Any] = {"settings": {**plan.settings, **params(set_)}}
     changes["config"] = nested(plan.config, {**params(with_), **({"rounds": rounds} if rounds else {})})
@@ -159,11 +160,12 @@ def _run(
     plan.check_data()
     folder = folder or Path("runs") / f"fed-{plan.fingerprint()}"
     store = RunStore(folder / "runs", FederationRecord)
+    on_graphs = any(isinstance(run.federation.partition, Nodes) for run in runs)
     with claim(folder, plan, extend=resume):
         try:
             with bars() as progress:
                 records = run_all(runs, store, execute, jobs=jobs, listen=BenchBars(progress, len(runs)),
-                                  preload=PRELOAD)
+                                  preload=PRELOAD_GRAPHS if on_graphs else PRELOAD)
         except KeyboardInterrupt:
             typer.echo(f"interrupted; finished rounds are kept in {folder}, the same command goes on there", err=True)
             raise typer.Exit(130) from None

@@ -15,15 +15,15 @@ from fedclust.record import PACKAGES, FederationRecord, conclude
 from fedclust.trained import TrainedFederation
 from graphclust.atomic import write_atomic
 from graphclust.monitor import Monitor
-from graphclust.runs.execute import set_threads
-from graphclust.runs.lifecycle import carry_out
+from graphclust.runs.lifecycle import carry_out, set_threads
 from graphclust.runs.store import RunDir
 from simulations.attacks import planted_attackers
 from simulations.engines import get_engine
 from simulations.events import Schedule
 
-# what every run in a process of its own needs
-PRELOAD = ("simulations.run", "torch", "flwr.serverapp", "flwr.clientapp")
+# what every run in a process of its own needs, and what those on graphs need besides
+PRELOAD = ("simulations.run", "torch", "sklearn.cluster", "flwr.serverapp", "flwr.clientapp")
+PRELOAD_GRAPHS = (*PRELOAD, "graphclust.data.loading")
 PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 

@@ -18,13 +18,11 @@ from graphclust.methods import get_method
 from graphclust.metrics import Windows, evaluate
 from graphclust.metrics.temporal import at_windows
 from graphclust.monitor import Monitor, Silent
-from graphclust.runs.lifecycle import carry_out
-from graphclust.runs.record import RunConfig, RunRecord
+from graphclust.runs.lifecycle import carry_out, set_threads
+from graphclust.runs.record import PACKAGES, RunConfig, RunRecord
 from graphclust.runs.store import RunDir, save_array
 from graphclust.stream import Stream
 
-# those that can change a result
-PACKAGES = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
 # what every run in a process of its own needs
 PRELOAD = ("graphclust.runs.execute", "torch", "sklearn.cluster")
 
@@ -119,15 +117,6 @@ def resolve_k(config: RunConfig, data: Any) -> tuple[int | str | None, str]:
             "or use a method that finds it: leiden, leiden_auto"
         )
     return int(declared), "data"
-
-
-def set_threads(threads: int) -> None:
-    """Bound the threads of torch and of the BLAS and OpenMP pools of this process."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
 
 
 def _fit_and_evaluate(config: RunConfig, run_dir: RunDir[RunRecord], record: RunRecord, inner: Monitor) -> None:

@@ -63,6 +63,15 @@ def carry_out(
     return record
 
 
+def set_threads(threads: int) -> None:
+    """Bound the threads of torch and of the BLAS and OpenMP pools of this process."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of python and of these packages."""
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}

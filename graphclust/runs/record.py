@@ -18,6 +18,9 @@ from graphclust.runs.base import Record, finite
 
 Device = Literal["auto", "cpu", "cuda"]
 
+# those that can change a result
+PACKAGES = ("graphclust", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "igraph", "leidenalg")
+
 NOT_PRIVATE = ("NOT PRIVATE: a lab report. Its metrics, timings and numbers of edges were taken on the raw graph and "
                "its noise follows from the seed; to publish a clustering use graphclust run")
 

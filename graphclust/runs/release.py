@@ -18,8 +18,8 @@ from graphclust.data import load
 from graphclust.graph import InputError
 from graphclust.methods import get_method
 from graphclust.privacy.ledger import afford
-from graphclust.runs.execute import set_threads
 from graphclust.runs.export import export_labels
+from graphclust.runs.lifecycle import set_threads
 from graphclust.runs.record import RunConfig
 
 

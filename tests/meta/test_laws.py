@@ -118,3 +118,8 @@ def test_one_method_one_file(name):
 def test_importing_graphclust_is_light():
     code = "import graphclust, sys; assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_federations_do_without_torch_geometric():
+    code = "import simulations.run, fedclust.report, graphclust.bench, sys; assert 'torch_geometric' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
