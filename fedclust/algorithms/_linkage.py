@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 Distance = Literal["euclidean", "cosine", "l1"]
@@ -52,6 +51,8 @@ def cut_at_gap(tree: np.ndarray, least: float) -> np.ndarray:
 
 def cut_by_silhouette(tree: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Labels (S,) of the cut with the largest mean silhouette on distances (S, S); one cluster when none is above 0."""
+    from sklearn.metrics import silhouette_score  # long to import, and clients need none of it
+
     cuts = [cut_into(tree, k) for k in range(2, len(d))]
     scores = [silhouette_score(d, labels, metric="precomputed") for labels in cuts]
     if not scores or max(scores) <= 0:

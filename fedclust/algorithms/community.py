@@ -32,7 +32,6 @@ from fedclust.models import Model, Params
 from fedclust.similarity import client_graph, loss_similarity, root_histograms, unit_rows
 from fedclust.task import Cohort
 from graphclust.graph import InputError
-from graphclust.methods import get_method
 
 PROBE, LOSSES, LABELS = "probe", "losses", "labels"
 PREPARED = ("labels", "divergence")
@@ -76,6 +75,8 @@ class Community(FederatedAlgorithm):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Community:
+        from graphclust.methods import get_method  # brings scikit-learn, which a list of algorithms does without
+
         cls = get_method(self.method)
         if cls.temporal:
             raise InputError(f"method = {self.method!r} clusters streams of events, and the graph of clients has no "
@@ -227,6 +228,8 @@ class Community(FederatedAlgorithm):
 
     def _clustered(self, state: State, reports: Reports, similarity: Tensor, clients: Tensor) -> State:
         """New groups of ``clients`` (S,) by ``similarity`` (S, S); each starts from the mean of its members' models."""
+        from graphclust.methods import get_method
+
         graph = client_graph(similarity.double().numpy(), neighbours=self.neighbours, threshold=self.threshold)
         settings = {"random_state": int(state["seed"]), **self.method_settings}
         if self.n_groups is not None:

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from fedclust.aggregate import flatten
@@ -100,6 +99,8 @@ class FeSEM(FederatedAlgorithm):
 
     def _first_groups(self, vectors: Tensor, n_samples: Tensor, seed: int) -> Tensor:
         """(S,) the best of 20 runs of k-means on the first weights (S, P), whose centres are means weighted by n_i."""
+        from sklearn.cluster import KMeans  # long to import, and clients need none of it
+
         k = min(self.n_groups, len(vectors))
         kmeans = KMeans(k, n_init=20, random_state=seed).fit(vectors.double().numpy(), sample_weight=n_samples.numpy())
         return torch.from_numpy(kmeans.labels_).long()
