@@ -118,12 +118,18 @@ class Table(nn.Module):
         self.anchor.copy_(self.position(self.z))
 
     @torch.no_grad()
-    def grown(self, stream: Stream) -> Table:
-        """The same with rows for all nodes of ``stream``; a new one's vector is the mean of those it meets (else 0)."""
+    def grown(self, stream: Stream, rng: np.random.Generator) -> Table:
+        """The same with rows for all nodes of ``stream``.
+
+        A new node's vector is the mean of those that it meets; of one that meets new ones alone a random one of length 1,
+        as at the start.
+        """
         known = len(self.z)
         graph = stream.graph().adjacency[known:, :known]
-        weight = np.maximum(graph.sum(axis=1), 1)[:, None]
-        z = np.concatenate((self.z.numpy(), (graph @ self.z.numpy() / weight).astype(np.float32)))
+        z = graph @ self.z.numpy() / np.maximum(graph.sum(axis=1), 1)[:, None]
+        anywhere = rng.standard_normal(z.shape)
+        anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
+        z = np.concatenate((self.z.numpy(), np.where(z.any(1, keepdims=True), z, anywhere).astype(np.float32)))
         new = Table(z, len(self.centres), len(self.window_labels), self.cosine)
         new.delta[:known] = self.delta
         new.window_labels[:, :known] = self.window_labels

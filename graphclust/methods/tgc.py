@@ -270,7 +270,7 @@ class TGC(GraphClusterer):
         """Go on training with new events; clusters keep their ids.
 
         The new events may lie anywhere in time: they are merged into the history, and only they are trained on. A new
-        node starts at the mean of the vectors of the nodes it meets.
+        node starts at the mean of the vectors of the nodes it meets, or anywhere when all of these are new too.
 
         Parameters
         ----------
@@ -288,7 +288,8 @@ class TGC(GraphClusterer):
         if not isinstance(passes, Integral) or passes < 0:
             raise InputError(f"epochs = {passes!r}; it must be an integer >= 0")
         stream, new = self._stream.merge(as_stream(data))
-        table = self._table.grown(stream)
+        rng = np.random.default_rng((self._partial_seed, stream.m))
+        table = self._table.grown(stream, rng)
         events = Events.of(stream, rules.time_unit)
         fresh = events.entries(torch.from_numpy(new))
 
@@ -296,7 +297,6 @@ class TGC(GraphClusterer):
             return Epoch(one_pass(table, events, fresh, rules, optimiser, phase.generator))
 
         optimiser = torch.optim.SGD([table.centres], lr=self.lr)
-        rng = np.random.default_rng((self._partial_seed, stream.m))
         phase = Phase("partial fit", passes, table, optimiser, torch_generator(rng), epoch)
         train(phase, Silent(), Checkpoints(None, "", 0))
         z, self._table, self._stream = table.z.numpy(), table, stream

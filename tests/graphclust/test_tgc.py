@@ -124,7 +124,7 @@ def test_an_id_means_the_same_cluster_everywhere(seed, drifting):
     np.testing.assert_allclose(model.soft_assignment_[:n], soft, atol=1e-6)
     np.testing.assert_array_equal(model._table.delta[:n], delta)
     np.testing.assert_array_equal(model.embedding_[n], model.embedding_[0])
-    assert not model.embedding_[n + 1].any() and model.labels_.shape == (n + 2,)
+    assert np.linalg.norm(model.embedding_[n + 1]) == pytest.approx(1, rel=1e-5) and model.labels_.shape == (n + 2,)
 
 
 def test_windows_without_events_are_empty():
