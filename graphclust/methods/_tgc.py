@@ -121,8 +121,8 @@ class Table(nn.Module):
     def grown(self, stream: Stream, rng: np.random.Generator) -> Table:
         """The same with rows for all nodes of ``stream``.
 
-        A new node's vector is the mean of those that it meets; of one that meets new ones alone a random one of length 1,
-        as at the start.
+        A new node's vector is the mean of those that it meets; of one that meets new ones alone, a random one of length
+        1, as at the start.
         """
         known = len(self.z)
         graph = stream.graph().adjacency[known:, :known]
