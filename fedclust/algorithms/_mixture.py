@@ -39,7 +39,8 @@ class Mixture(FederatedAlgorithm):
     EM finds a local optimum, and which one is decided by the initial models: two concepts in one group, and one torn
     between two, is a stable state. So, as for k-means, several starts are tried and the likelihood, which sees no
     truth, chooses: sum_ij ln sum_k omega_ik exp(-cost_ijk). While they run, a client is sent and sends ``restarts``
-    times K models. Groups are numbered through: start s has groups s K to s K + K - 1.
+    times K models, numbered through: start s has groups s K to s K + K - 1. Those of the start that goes on are 0 to
+    K - 1 from then on.
     """
 
     sends: ClassVar[str] = "K models and its weights"
@@ -104,7 +105,7 @@ class Mixture(FederatedAlgorithm):
         return self.restarts if self.n_groups > 1 else 1
 
     def payload(self, state: State, client: int) -> Payload:
-        """The models that are not pruned, of all starts or of the one that was chosen."""
+        """The models that are not pruned, of all starts or of the one that was chosen, and which start leads."""
         alive = living(state)
         return Payload(alive.tolist(), {"groups": alive, **{name: state[name] for name in ("starts", "best")}})
 
@@ -156,9 +157,12 @@ class Mixture(FederatedAlgorithm):
         return self._pruned(state) if self.prune and int(state["starts"]) == 1 else state
 
     def _chosen(self, state: State) -> State:
-        """The leading start goes on alone: the groups of the others are dead."""
-        alive = _only(state["alive"][None], state["best"], int(state["starts"]))[0]
-        return {**state, "alive": alive, "omega": state["weights"], "starts": torch.tensor(1), "best": torch.tensor(0)}
+        """The leading start goes on alone."""
+        first = int(state["best"]) * self.n_groups
+        own = slice(first, first + self.n_groups)
+        kept = {name: t[own] for name, t in models(state).items()}
+        state = with_models(state, kept, starts=torch.tensor(1), alive=state["alive"][own])
+        return {**state, **{name: state[name][:, own].clone() for name in ("omega", "weights")}}
 
     def _pruned(self, state: State) -> State:
         """Groups with next to no sample of all clients leave; n_i omega_ik are those of client i."""
@@ -177,14 +181,16 @@ class Mixture(FederatedAlgorithm):
 
     def local_evidence(self, cohort: Cohort, delivery: Delivery) -> Report:
         """The weights that E-steps on the labelled samples end with."""
-        return Report(arrays={"weights": self._everywhere(self.local_predictor(cohort, delivery)[1], delivery)})
+        omega, groups = self.local_predictor(cohort, delivery)[1], delivery.arrays["groups"]
+        whole = omega.new_zeros(len(omega), n_starts(delivery) * self.n_groups)
+        return Report(arrays={"weights": whole.scatter(1, groups, omega)})
 
     def _held(self, cohort: Cohort, delivery: Delivery) -> Tensor:
         """omega (B, k) of the delivered groups from the clients' memory, sum 1 in each start; at first uniform."""
-        groups, starts = delivery.arrays["groups"], n_starts(delivery)
+        places, starts = self._places(delivery), n_starts(delivery)
         if "omega" not in cohort.memory:
-            return torch.full_like(groups, starts / groups.shape[1], dtype=torch.float)
-        held = cohort.memory["omega"].gather(1, groups).clamp_min(FLOOR).unflatten(1, (starts, -1))
+            return torch.full_like(places, starts / places.shape[1], dtype=torch.float)
+        held = cohort.memory["omega"].gather(1, places).clamp_min(FLOOR).unflatten(1, (starts, -1))
         return (held / held.sum(2, keepdim=True)).flatten(1)
 
     def _shares(self, cohort: Cohort) -> Tensor:
@@ -193,7 +199,12 @@ class Mixture(FederatedAlgorithm):
 
     def _everywhere(self, omega: Tensor, delivery: Delivery) -> Tensor:
         """omega over all groups of all starts, 0 for those that were not delivered."""
-        return omega.new_zeros(len(omega), self.starts * self.n_groups).scatter(1, delivery.arrays["groups"], omega)
+        return omega.new_zeros(len(omega), self.starts * self.n_groups).scatter(1, self._places(delivery), omega)
+
+    def _places(self, delivery: Delivery) -> Tensor:
+        """(B, k) where the clients' memory has the delivered groups: among those of all starts, always."""
+        groups, best = delivery.arrays["groups"], delivery.arrays["best"]
+        return groups if n_starts(delivery) > 1 else groups + self.n_groups * best[:, None]
 
 
 def living(state: State) -> Tensor:
@@ -238,6 +249,9 @@ def likelihood(cohort: Cohort, costs: Tensor, omega: Tensor, starts: int) -> Ten
 
 
 def _only(values: Tensor, start: Tensor, starts: int) -> Tensor:
-    """``values`` (n, k) with zeros in the groups of all starts but one: ``start``, 0-d, or (n,) of every row."""
-    chosen = torch.arange(starts, device=values.device) == start[..., None]
+    """``values`` (n, k) with zeros in the groups of all starts but one: ``start``, 0-d, or (n,) of every row.
+
+    The start that went on alone is the only one there is, whatever its number was.
+    """
+    chosen = torch.arange(starts, device=values.device) == start[..., None] % starts
     return (values.unflatten(1, (starts, -1)) * chosen[..., None]).flatten(1)

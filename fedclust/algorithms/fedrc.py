@@ -87,4 +87,9 @@ class FedRC(Mixture):
         """M-step on the server: models, weights, c_k."""
         counts = reports.arrays["counts"].sum(0).clamp_min(COUNT_FLOOR)
         class_weights = state["class_weights"].index_copy(0, living(state), counts / counts.sum(1, keepdim=True))
-        return {**super().update(state, reports), "class_weights": class_weights}
+        return super().update({**state, "class_weights": class_weights}, reports)
+
+    def _chosen(self, state: State) -> State:
+        """With its c_k."""
+        first = int(state["best"]) * self.n_groups
+        return {**super()._chosen(state), "class_weights": state["class_weights"][first : first + self.n_groups]}

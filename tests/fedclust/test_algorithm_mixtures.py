@@ -196,17 +196,18 @@ def test_of_several_starts_the_likeliest_goes_on(name):
         loop.step()
         assert loop.state["alive"].all() and loop.state["weights"].sum(1).allclose(torch.ones(6))
     loop.step()
-    best = int(loop.state["alive"].nonzero()[0, 0]) // 2
-    assert loop.state["alive"].tolist() == [k // 2 == best for k in range(6)]
-    groups = slice(2 * best, 2 * best + 2)
+    best = int(loop.state["best"])
+    assert loop.state["alive"].tolist() == [True, True], "the groups of the start that goes on are 0 and 1"
     for key, t in models(loop.state).items():
-        torch.testing.assert_close(t[groups], models(singles[best].state)[key])
-    torch.testing.assert_close(loop.state["weights"][:, groups], singles[best].state["weights"])
+        torch.testing.assert_close(t, models(singles[best].state)[key])
+    torch.testing.assert_close(loop.state["weights"], singles[best].state["weights"])
     fits = [sum(float(fit(single, i)) for i in range(6)) for single in singles]
     assert best == max(range(3), key=fits.__getitem__)
+    assert loop.newcomer(concepts(7)[6]).shape == (2,)
     loop.run(2)
-    assert loop.state["weights"][:, groups].sum(1).allclose(torch.ones(6))
-    assert algorithm.payload(loop.state, 0).groups == [2 * best, 2 * best + 1]
+    assert algorithm.payload(loop.state, 0).groups == [0, 1]
+    for i, memory in enumerate(loop.memory):  # a client remembers its weights among those of all starts
+        torch.testing.assert_close(memory["omega"][0, 2 * best : 2 * best + 2], loop.state["weights"][i])
 
 
 def fit(loop, client):
