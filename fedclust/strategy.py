@@ -293,6 +293,7 @@ class ClusteredStrategy(Strategy):
     def _finish(self, grid: Grid, clock: float) -> FederationResult:
         """Evaluate the training clients and the newcomers."""
         config, registry = self.config, self._registry
+        self._state = self.algorithm.finished(self._state)
         rounds = {way: sum(row[f"bytes_{way}"] for row in self._history.rounds) for way in ("down", "up")}
         find_again(grid, registry, config.timeout, self._job)
         messages = self.configure_evaluate(config.rounds, ArrayRecord(), ConfigRecord(), grid)

@@ -153,11 +153,13 @@ class Mixture(FederatedAlgorithm):
         best = reports.arrays["likelihood"].sum(0).argmax() if starts > 1 else state["best"]
         state = with_models(state, new, omega=known, best=best, weights=_only(known, best, starts))
         if starts > 1 and int(state["round"]) + 1 >= self.trial_rounds:
-            state = self._chosen(state)
+            state = self.finished(state)
         return self._pruned(state) if self.prune and int(state["starts"]) == 1 else state
 
-    def _chosen(self, state: State) -> State:
-        """The leading start goes on alone."""
+    def finished(self, state: State) -> State:
+        """Of several starts the leading one goes on alone."""
+        if int(state["starts"]) == 1:
+            return state
         first = int(state["best"]) * self.n_groups
         own = slice(first, first + self.n_groups)
         kept = {name: t[own] for name, t in models(state).items()}

@@ -130,6 +130,10 @@ class Nested(FederatedAlgorithm):
                     reports.robust))
         return _joined(state, inner)
 
+    def finished(self, state: State) -> State:
+        """The inner algorithm's, in every group."""
+        return _joined(state, [self._algorithm.finished(s) for s in _inner_states(state)])
+
     # --- client ---------------------------------------------------------------------------------------------------
 
     def local_step(self, cohort: Cohort, delivery: Delivery) -> Report:

@@ -142,6 +142,10 @@ class FederatedAlgorithm(BaseModel, ABC):
     def update(self, state: State, reports: Reports) -> State:
         """The state after the round; ``state`` itself is not changed."""
 
+    def finished(self, state: State) -> State:
+        """The state after the last round, by which clients are evaluated and newcomers assigned; here the same."""
+        return state
+
     def reply(self, payload: Payload, n_classes: int) -> Form:
         """What :meth:`local_step` makes of this payload; a reply of another form is left out of its round.
 

@@ -89,7 +89,7 @@ class FedRC(Mixture):
         class_weights = state["class_weights"].index_copy(0, living(state), counts / counts.sum(1, keepdim=True))
         return super().update({**state, "class_weights": class_weights}, reports)
 
-    def _chosen(self, state: State) -> State:
+    def finished(self, state: State) -> State:
         """With its c_k."""
-        first = int(state["best"]) * self.n_groups
-        return {**super()._chosen(state), "class_weights": state["class_weights"][first : first + self.n_groups]}
+        first = int(state["best"]) * self.n_groups if int(state["starts"]) > 1 else 0
+        return {**super().finished(state), "class_weights": state["class_weights"][first : first + self.n_groups]}

@@ -117,12 +117,19 @@ class IFCA(FederatedAlgorithm):
         fits = state["fits"].clone()
         fits[reports.clients] = torch.cat(chosen, dim=1)
         best = reports.arrays["likelihood"].sum(0).argmax()
-        if int(state["round"]) + 1 < self.trial_rounds:
-            leads = torch.arange(fits.shape[1]) // k == best
-            together = {name: torch.cat([one[name] for one in new]) for name in old}
-            return with_models(state, together, fits=fits, best=best, weights=fits * leads)
+        leads = torch.arange(fits.shape[1]) // k == best
+        together = {name: torch.cat([one[name] for one in new]) for name in old}
+        state = with_models(state, together, fits=fits, best=best, weights=fits * leads)
+        return state if int(state["round"]) + 1 < self.trial_rounds else self.finished(state)
+
+    def finished(self, state: State) -> State:
+        """Of several starts the leading one goes on alone."""
+        if "best" not in state:
+            return state
+        first = int(state["best"]) * self.n_groups
+        own = slice(first, first + self.n_groups)
         rest = {name: t for name, t in state.items() if name not in ("fits", "best")}
-        return with_models(rest, new[best], weights=fits.unflatten(1, (-1, k))[:, best])
+        return with_models(rest, {name: t[own] for name, t in models(state).items()}, weights=state["weights"][:, own])
 
     def _losses(self, cohort: Cohort, delivery: Delivery) -> Tensor:
         """sum_j l(theta_k; x_ij, y_ij) of the groups of every start, (B, starts, K)."""

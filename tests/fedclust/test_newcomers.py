@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedclust.algorithms import algorithm_names, make_algorithm
-from fedclust.algorithms.base import models
+from fedclust.algorithms.base import models, n_groups
 from fedclust.data.client import Split
 from fedclust.participant import ALL
 from fedclust.task import Cohort
@@ -98,6 +98,24 @@ def test_only_those_that_say_so_adapt():
     assert adapting == {"hierarchical"} and not make_algorithm("hierarchical", {"finetune_epochs": 0}).adapts
     inside = {"inner": "hierarchical", "inner_settings": {"finetune_epochs": 2}}
     assert make_algorithm("fedcollab", inside).adapts and not make_algorithm("fedcollab").adapts
+
+
+@pytest.mark.parametrize(("name", "more"), [("fedrc", {"class_balance": 0}), ("fedem", {}), ("ifca", {}),
+                                            ("fedcollab", {"inner": "ifca"})])
+def test_a_run_that_ends_among_its_starts_ends_with_the_leading_one(name, more):
+    """As if it had been chosen in the last round: K groups, the same models, clients and newcomers."""
+    results = []
+    for trial_rounds in (4, 99):
+        starts = {"n_groups": 2, "restarts": 3, "trial_rounds": trial_rounds}
+        own = {"inner": more["inner"], "inner_settings": starts} if "inner" in more else {**starts, **more}
+        results.append(Flower(settings(name, settings=own, rounds=4), unseen=NEWCOMERS).run())
+    chosen, cut = results
+    assert n_groups(cut.state) == cut.weights.shape[1] == cut.unseen_weights.shape[1] == n_groups(chosen.state)
+    assert n_groups(cut.state) % 2 == 0 and n_groups(cut.state) < 6
+    for key, t in models(chosen.state).items():
+        assert torch.equal(t, models(cut.state)[key])
+    assert torch.equal(chosen.weights, cut.weights) and chosen.clients == cut.clients
+    assert torch.allclose(chosen.unseen_weights, cut.unseen_weights, equal_nan=True) and chosen.unseen == cut.unseen
 
 
 def test_a_mixture_is_measured_with_all_its_groups():
