@@ -18,6 +18,7 @@ from fedclust.algorithms.base import (
     Reports,
     State,
     initial_models,
+    leading,
     models,
     with_models,
 )
@@ -160,8 +161,7 @@ class Mixture(FederatedAlgorithm):
         """Of several starts the leading one goes on alone."""
         if int(state["starts"]) == 1:
             return state
-        first = int(state["best"]) * self.n_groups
-        own = slice(first, first + self.n_groups)
+        own = leading(state, self.n_groups)
         kept = {name: t[own] for name, t in models(state).items()}
         state = with_models(state, kept, starts=torch.tensor(1), alive=state["alive"][own])
         return {**state, **{name: state[name][:, own].clone() for name in ("omega", "weights")}}

@@ -270,6 +270,12 @@ def n_groups(state: State) -> int:
     return len(next(iter(models(state).values())))
 
 
+def leading(state: State, k: int) -> slice:
+    """The K groups of the start that leads (``best``), of several side by side: start s has s K to s K + K - 1."""
+    first = int(state["best"]) * k
+    return slice(first, first + k)
+
+
 def one_hot(groups: Tensor, k: int) -> Tensor:
     """Hard assignment (N,) int as weights (N, K) float; a negative group gives a row of NaN."""
     weights = torch.nn.functional.one_hot(groups.clamp_min(0), k).float()

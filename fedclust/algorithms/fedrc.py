@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedclust.algorithms._mixture import Mixture, living
-from fedclust.algorithms.base import Delivery, Payload, Reports, State
+from fedclust.algorithms.base import Delivery, Payload, Reports, State, leading
 from fedclust.models import Model
 from fedclust.task import Cohort
 
@@ -91,5 +91,6 @@ class FedRC(Mixture):
 
     def finished(self, state: State) -> State:
         """With its c_k."""
-        first = int(state["best"]) * self.n_groups if int(state["starts"]) > 1 else 0
-        return {**super().finished(state), "class_weights": state["class_weights"][first : first + self.n_groups]}
+        if int(state["starts"]) > 1:
+            state = {**state, "class_weights": state["class_weights"][leading(state, self.n_groups)]}
+        return super().finished(state)

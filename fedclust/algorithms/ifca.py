@@ -19,6 +19,7 @@ from fedclust.algorithms.base import (
     Reports,
     State,
     initial_models,
+    leading,
     models,
     n_groups,
     one_hot,
@@ -126,8 +127,7 @@ class IFCA(FederatedAlgorithm):
         """Of several starts the leading one goes on alone."""
         if "best" not in state:
             return state
-        first = int(state["best"]) * self.n_groups
-        own = slice(first, first + self.n_groups)
+        own = leading(state, self.n_groups)
         rest = {name: t for name, t in state.items() if name not in ("fits", "best")}
         return with_models(rest, {name: t[own] for name, t in models(state).items()}, weights=state["weights"][:, own])
 
