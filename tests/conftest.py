@@ -1,10 +1,12 @@
-"""Graphs that every test may use. Threads are bounded before torch is imported: the suite runs in two processes."""
+"""What every test may use. Threads are bounded before torch is imported: the suite runs in two processes."""
 
 import os
+import time
 from multiprocessing import forkserver as server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,6 +15,9 @@ import torch
 from graphclust.graph import Graph, from_adjacency
 
 torch.set_num_threads(1)
+# the same examples on every machine, however slow: a failure is the change's, not the day's
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 def planted_graph(n: int = 120, k: int = 3, d: int = 12, seed: int = 0) -> tuple[Graph, np.ndarray]:
@@ -29,6 +34,14 @@ def planted_graph(n: int = 120, k: int = 3, d: int = 12, seed: int = 0) -> tuple
 def planted() -> tuple[Graph, np.ndarray]:
     """Graph and labels of :func:`planted_graph`."""
     return planted_graph()
+
+
+@pytest.fixture
+def clock(monkeypatch) -> None:
+    """Time that passes in ``time.sleep`` only, at once: deadlines that do not depend on how busy the machine is."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
 
 
 @pytest.fixture(scope="session")

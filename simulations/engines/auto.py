@@ -57,12 +57,7 @@ def choose(config: FederationConfig) -> Choice:
     me = Participant(config, federation.clients[0], federation.n_classes)
     fits = max(1, config.memory_mb * MEGABYTE // bytes_of(me, 1))
     some = [_short(federation.clients[i], config) for i in range(min(n, TIMED, fits))]
-    alone = _seconds(config, model, [[client] for client in some[:ALONE]])
-    try:
-        stacked = _seconds(config, model, [some])
-    except RuntimeError as e:  # torch says which operation it cannot stack
-        log.info("clients cannot be stacked: %s", e)
-        stacked = float("inf")
+    stacked, alone = _seconds(config, model, [some], [[client] for client in some[:ALONE]])
     processes = n_workers(config, n)
     times = f"an update of {STEPS} steps takes {1e3 * stacked:.2g} ms side by side, {1e3 * alone:.2g} ms alone"
     if stacked <= alone / processes:
@@ -78,18 +73,28 @@ def _short(client: ClientData, config: FederationConfig) -> ClientData:
     return replace(client, train=Split(client.train.x[:kept], client.train.y[:kept]))
 
 
-def _seconds(config: FederationConfig, model: Model, cohorts: list[list[ClientData]]) -> float:
-    """Seconds of one client's update: the least of a few trainings of these cohorts, more where they are short."""
-    training, taken = config.training.model_copy(update={"epochs": 1}), list[float]()
-    clients = sum(map(len, cohorts))
-    ready = [Cohort(clients, model, seed=config.seed, round=0) for clients in cohorts]
-    first = initial_models(model, config.seed, 1)
-    while len(taken) < 2 or (len(taken) < MOST and sum(taken) < BRIEF):
-        clock = time.perf_counter()
-        for cohort in ready:
-            cohort.train({name: t.expand(len(cohort), *t.shape) for name, t in first.items()}, training)
-        taken.append(time.perf_counter() - clock)
-    return min(taken) / clients
+def _seconds(config: FederationConfig, model: Model, *ways: list[list[ClientData]]) -> list[float]:
+    """Seconds of one client's update in each of these ways to form cohorts; infinite where torch cannot stack them.
+
+    The least of a few trainings, more where they are short. The ways take turns: what else the machine does meets all.
+    """
+    training, first = config.training.model_copy(update={"epochs": 1}), initial_models(model, config.seed, 1)
+    ready = [[Cohort(clients, model, seed=config.seed, round=0) for clients in cohorts] for cohorts in ways]
+    taken: list[list[float]] = [[] for _ in ways]
+    while len(taken[0]) < 2 or (len(taken[0]) < MOST and sum(map(sum, taken)) < BRIEF):
+        for cohorts, seconds in zip(ready, taken, strict=True):
+            clock = time.perf_counter()
+            try:
+                for cohort in cohorts:
+                    cohort.train({name: t.expand(len(cohort), *t.shape) for name, t in first.items()}, training)
+            except RuntimeError as e:  # torch says which operation it cannot stack
+                if len(cohorts[0]) == 1:
+                    raise
+                log.info("clients cannot be stacked: %s", e)
+                seconds.append(float("inf"))
+            else:
+                seconds.append(time.perf_counter() - clock)
+    return [min(seconds) / sum(map(len, cohorts)) for seconds, cohorts in zip(taken, ways, strict=True)]
 
 
 def simulate(

@@ -19,7 +19,7 @@ RULES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rule=RULES, labels=st.lists(st.integers(0, 5), min_size=40, max_size=200), n_clients=st.integers(1, 12),
        seed=st.integers(0, 5))
 def test_every_sample_goes_to_exactly_one_client(rule, labels, n_clients, seed):
@@ -28,7 +28,7 @@ def test_every_sample_goes_to_exactly_one_client(rule, labels, n_clients, seed):
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weights=st.lists(st.floats(0.01, 10), min_size=1, max_size=9), total=st.integers(0, 500))
 def test_apportioned_counts_sum_to_the_total_and_miss_no_share_by_a_whole(weights, total):
     shares = np.array(weights) / np.sum(weights)

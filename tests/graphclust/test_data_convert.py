@@ -61,7 +61,7 @@ def graphs(draw):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=graphs())
 def test_round_trip_keeps_ids_weights_labels_and_isolated_nodes(here, form, data):
     ref, lost = save(data, here / f"g.{form}")

@@ -210,7 +210,7 @@ def streams(draw):
 
 
 @pytest.mark.parametrize("form", ["npz", "csv", "tsv.gz"])
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=streams())
 def test_round_trip_of_out_of_order_and_repeated_events(here, form, drawn):
     rows, data = drawn

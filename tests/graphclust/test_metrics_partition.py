@@ -56,7 +56,7 @@ def brute_force(y, labels):
     return best
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 2), min_size=n, max_size=n)] * 2)))
 def test_matching_against_brute_force(pair):
     y, labels = pair
@@ -67,7 +67,7 @@ def test_matching_against_brute_force(pair):
     assert got["f1"] == pytest.approx(best_f1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small)
 def test_pairs_against_brute_force(pair):
     y, labels = pair
@@ -83,7 +83,7 @@ def test_pairs_against_brute_force(pair):
                                 ) / len(y)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small, st.permutations(range(4)), st.permutations(range(4)))
 def test_ids_are_names_only(pair, rename_y, rename_labels):
     y, labels = (np.array(side) for side in pair)

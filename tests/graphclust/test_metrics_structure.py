@@ -60,7 +60,7 @@ def test_conductance_and_coverage_equal_networkx():
     assert evaluate(labels, graph=plain)["coverage"] == pytest.approx(coverage)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 7), st.integers(0, 12), st.integers(0, 2**32 - 1))
 def test_all_against_brute_force(n, m, seed):
     rng = np.random.default_rng(seed)

@@ -118,7 +118,7 @@ def test_a_two_point_loss_alone_is_pure():
     assert delta_of(0.5, 0, [1.0]) == pytest.approx(math.e / (1 + math.e) * (1 - math.exp(-0.5)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.2, 8), st.sampled_from([1e-9, 1e-6, 1e-3]), st.sampled_from([(), (0.05,), (0.1, 0.05)]))
 def test_the_multiplier_inverts_delta_and_falls_with_epsilon(epsilon, delta, losses):
     c = gaussian_multiplier(epsilon, delta, losses)

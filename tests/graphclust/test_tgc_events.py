@@ -32,7 +32,7 @@ def meetings(stream: Stream, node: int) -> list[tuple[int, int, float]]:
 
 
 @given(streams(), st.sampled_from(["span", "gap"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_event_is_an_entry_of_both_ends(stream, unit):
     events = Events.of(stream, unit)
     expected = [(v, t, e, time) for v in range(stream.n) for e, t, time in meetings(stream, v)]
@@ -59,7 +59,7 @@ def test_times_of_a_long_stream_are_told_apart(begin):
 
 
 @given(streams(), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_history_is_what_the_node_met_before_latest_first(stream, length):
     events = Events.of(stream, "gap")
     found, exists = events.history(torch.arange(len(events)), length)
@@ -73,7 +73,7 @@ def test_the_history_is_what_the_node_met_before_latest_first(stream, length):
 
 
 @given(streams(), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_entries_of_chosen_events_come_in_the_order_of_time(stream, data):
     chosen = np.array(data.draw(st.lists(st.booleans(), min_size=stream.m, max_size=stream.m)))
     events = Events.of(stream, "span")
@@ -84,7 +84,7 @@ def test_entries_of_chosen_events_come_in_the_order_of_time(stream, data):
 
 
 @given(streams())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_cocontacts_join_those_who_are_met_in_turn(stream):
     events = Events.of(stream, "gap")
     expected = np.zeros((stream.n, stream.n))

@@ -213,28 +213,36 @@ def test_what_clients_remember_does_not_keep_the_cohort_in_memory():
         assert all(t.untyped_storage().nbytes() == t.nbytes for t in unpack(held).values()) and len(held) == 4
 
 
-@pytest.mark.parametrize("fast, expected", [("stacked", "batched"), ("alone", "workers")])
-def test_auto_takes_what_is_faster_and_says_so(fast, expected, monkeypatch):
-    def seconds(config, model, cohorts):
-        stacked = len(cohorts) == 1 and len(cohorts[0]) > 1
-        return 1e-3 if stacked == (fast == "stacked") else 1.0
+def timed(monkeypatch, stacked, alone):
+    """Let the engine's trial trainings take these seconds."""
+    monkeypatch.setattr(auto, "_seconds", lambda config, model, *ways: [stacked, alone])
 
-    monkeypatch.setattr(auto, "_seconds", seconds)
-    monkeypatch.setattr(auto, "n_workers", lambda config, n: 2)
+
+@pytest.mark.parametrize("stacked, alone, processes, expected", [
+    (1.0, 2.0, 2, "batched"), (1.0, 1.9, 2, "workers"), (1.0, 1.0, 1, "batched"), (1.0, 0.9, 1, "inprocess"),
+])
+def test_auto_takes_what_is_faster_and_says_so(stacked, alone, processes, expected, monkeypatch):
+    timed(monkeypatch, stacked, alone)
+    monkeypatch.setattr(auto, "n_workers", lambda config, n: processes)
     choice = auto.choose(config())
     assert choice.engine == expected and "ms side by side" in choice.why
-    monkeypatch.setattr(auto, "n_workers", lambda config, n: 1)
-    assert auto.choose(config()).engine == ("batched" if fast == "stacked" else "inprocess")
 
 
-def test_auto_stacks_small_models_and_runs_a_single_client_in_process():
-    assert auto.choose(config()).engine == "batched"
+def test_the_ways_that_auto_times_take_turns(monkeypatch):
+    turns, train = [], Cohort.train
+    monkeypatch.setattr(Cohort, "train", lambda cohort, *args: turns.append(len(cohort)) or train(cohort, *args))
+    auto.choose(config())
+    assert turns[:8] == [6, 1, 1, 1] * 2
+
+
+def test_auto_runs_a_single_client_in_process():
     one = config(federation=FederationSpec(n_clients=1))
     assert auto.choose(one) == auto.Choice("inprocess", "there is one client")
 
 
 def test_auto_runs_what_it_chose_and_keeps_to_it_after_an_interruption(tmp_path, monkeypatch):
     c, file = config(engine="auto"), tmp_path / "checkpoint.safetensors"
+    timed(monkeypatch, stacked=1.0, alone=9.0)
     result = run(c, "auto", checkpoint=file)
     assert result.notes[0].startswith("engine batched: ") and [p.name for p in tmp_path.iterdir()] == [file.name]
     equal(result, run(c, "inprocess"))

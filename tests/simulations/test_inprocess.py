@@ -99,7 +99,7 @@ def test_a_client_that_empties_its_records_does_not_empty_the_others(grid):
     assert counts(replies) == [1, 1, 1] and list(shared) == ["w"]
 
 
-def test_a_timeout_leaves_out_those_that_are_late(grid):
+def test_a_timeout_leaves_out_those_that_are_late(grid, clock):
     messages, replies = ask(grid, sleep=0.3, timeout=0.45)
     assert [r.metadata.reply_to_message_id for r in replies] == [messages[0].metadata.message_id]
     assert not grid.pull_messages([m.metadata.message_id for m in messages]), "what was late stays unanswered"

@@ -130,8 +130,8 @@ def test_a_client_that_raises_answers_with_its_error_and_forgets_the_call(grid):
 
 
 def test_a_timeout_leaves_out_what_is_late_in_its_worker(grid):
-    sent = messages_for(grid, sleep=1.0, who=grid.get_node_ids()[0])
-    replies = grid.send_and_receive(sent, timeout=0.9)
+    sent = messages_for(grid, sleep=3.5, who=grid.get_node_ids()[0])
+    replies = grid.send_and_receive(sent, timeout=3.0)
     assert [r.metadata.src_node_id for r in replies] == grid.get_node_ids()[1:2], "the third waits for the first"
     assert grid.pull_messages([m.metadata.message_id for m in sent]) == []
 
