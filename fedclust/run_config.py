@@ -57,4 +57,4 @@ def jobs(text: str) -> tuple[FederationConfig, ...]:
     except json.JSONDecodeError as e:
         raise InputError(f"config of the run config is no JSON: {e}") from e
     except ValidationError as e:
-        raise InputError(f"config of the run config: {problems(e)}") from e
+        raise InputError(f"config of the run config: {problems(e, FederationConfig)}") from e

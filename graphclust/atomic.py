@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 
-NOT_WRITABLE = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
-"""What the user's choice of a place may cause, beside bad input."""
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR,
+                errno.EISDIR, errno.ENAMETOOLONG}
+"""What the user's choice of a place may cause, beside bad input: error numbers of the system."""
 
 
 def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:

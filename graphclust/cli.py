@@ -239,16 +239,11 @@ def report(
     from graphclust.bench import load_bench
     from graphclust.runs.record import RunRecord
     from graphclust.runs.report import write_report
-    from graphclust.runs.store import RunDir, RunStore
+    from graphclust.runs.store import runs_in
 
-    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder, RunRecord)
-    own = RunDir(folder, RunRecord)
-    one = own.record()
-    pairs = [(own, one)] if one else store.records()
+    pairs = runs_in(folder, RunRecord)
     if not pairs:
         raise InputError(f"{folder} holds no run; give the --out of graphclust run or bench, or a folder of runs")
-    if not one:
-        store.reindex()
     title = load_bench(folder / "bench.yaml").title if (folder / "bench.yaml").exists() else f"Runs in {folder.name}"
     page = write_report(pairs, folder, title)
     document = {"runs": [r.row(d.path) for d, r in pairs], "run_dir": str(folder), "report": str(page)}
@@ -383,8 +378,11 @@ def main() -> None:
     except (InputError, ValidationError) as e:
         typer.echo(f"error: {problems(e) if isinstance(e, ValidationError) else e}", err=True)
         sys.exit(2)
-    except NOT_WRITABLE as e:
-        typer.echo(f"error: {e.filename2 or e.filename}: {e.strerror}; give a place that can be written", err=True)
+    except OSError as e:
+        if e.errno not in NOT_WRITABLE:
+            raise
+        place = e.filename2 or e.filename
+        typer.echo(f"error: {f'{place}: ' if place else ''}{e.strerror}; give a place that can be written", err=True)
         sys.exit(2)
     except DivergenceError as e:
         typer.echo(f"error: {e}", err=True)

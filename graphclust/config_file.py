@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from inspect import isclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -24,23 +25,38 @@ def read_model(path: Path, model: type[M]) -> M:
     except ValidationError as e:
         first = e.errors()[0]
         where = f" at {'.'.join(map(str, first['loc']))!r}" if first["loc"] else ""
-        allowed = ", ".join(model.model_fields)
-        raise InputError(f"the config {path} is wrong{where}: {_told(first)}; its keys are: {allowed}") from e
+        raise InputError(f"the config {path} is wrong{where}: {_told(first, model)}") from e
 
 
-def problems(error: ValidationError) -> str:
-    """What is wrong with settings, in one line: each one's name, its value, and what is allowed."""
-    return "; ".join(map(_problem, error.errors()))
+def problems(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What is wrong with settings of ``model``, in one line: each one's name, its value, and what is allowed."""
+    return "; ".join(_problem(p, model) for p in error.errors())
 
 
-def _problem(p: Any) -> str:
+def _problem(p: Any, model: type[BaseModel] | None) -> str:
     if not p["loc"]:  # of several settings together, which the words name
-        return _told(p)
+        return _told(p, model)
     value = "" if isinstance(p["input"], dict) else f" = {p['input']!r}"
-    return f"{'.'.join(map(str, p['loc']))}{value}: {_told(p)}"
+    return f"{'.'.join(map(str, p['loc']))}{value}: {_told(p, model)}"
 
 
-def _told(p: Any) -> str:
-    """The words of our own validators as they are, or else pydantic's."""
+def _told(p: Any, model: type[BaseModel] | None) -> str:
+    """The words of our own validators as they are, those of an unknown key with the keys that there are, or else
+    pydantic's."""
     own = p.get("ctx", {}).get("error")
-    return str(own) if isinstance(own, ValueError) else str(p["msg"])
+    if isinstance(own, ValueError):
+        return str(own)
+    if p["type"] != "extra_forbidden":
+        return str(p["msg"])
+    inside = _inside(model, p["loc"][:-1])
+    known = f"; {'.'.join(map(str, p['loc'][:-1])) or 'it'} has the keys: {', '.join(inside)}" if inside else ""
+    return f"there is no such key{known}"
+
+
+def _inside(model: type[BaseModel] | None, path: tuple[str | int, ...]) -> list[str]:
+    """The fields of the model that lies at ``path`` in ``model``; none where several could lie there."""
+    for name in path:
+        annotation = model.model_fields[str(name)].annotation if model and name in model.model_fields else None
+        found = [t for t in (get_args(annotation) or [annotation]) if isclass(t) and issubclass(t, BaseModel)]
+        model = found[0] if len(found) == 1 else None
+    return list(model.model_fields) if model else []

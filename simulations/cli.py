@@ -258,21 +258,19 @@ def assign(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a simulation or comparison, or one of runs.")],
+    folder: Annotated[Path, typer.Argument(help="A simulation's or comparison's folder, one of runs, or a run's own.")],
     as_json: Json = False,
 ) -> None:
     """Write the report of a folder again (HTML, markdown, LaTeX, CSV) and rebuild its index."""
     from fedclust.record import FederationRecord
     from fedclust.report import rows as rows_of
     from fedclust.report import write_report
-    from graphclust.runs.store import RunStore
+    from graphclust.runs.store import runs_in
     from simulations.plan import load_plan
 
-    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder, FederationRecord)
-    pairs = store.records()
+    pairs = runs_in(folder, FederationRecord)
     if not pairs:
         raise InputError(f"{folder} holds no federated run; give the --out folder of fedclust simulate or compare")
-    store.reindex()
     title = load_plan(folder / "bench.yaml").title if (folder / "bench.yaml").exists() else f"Runs in {folder.name}"
     page = write_report(pairs, folder, title)
     emit({"runs": rows_of(pairs), "run_dir": str(folder), "report": str(page)}, as_json, lambda: _show(pairs, page))
@@ -330,6 +328,9 @@ def main() -> None:
     except (InputError, ValidationError) as e:
         typer.echo(f"error: {problems(e) if isinstance(e, ValidationError) else e}", err=True)
         sys.exit(2)
-    except NOT_WRITABLE as e:
-        typer.echo(f"error: {e.filename2 or e.filename}: {e.strerror}; give a place that can be written", err=True)
+    except OSError as e:
+        if e.errno not in NOT_WRITABLE:
+            raise
+        place = e.filename2 or e.filename
+        typer.echo(f"error: {f'{place}: ' if place else ''}{e.strerror}; give a place that can be written", err=True)
         sys.exit(2)

@@ -94,14 +94,18 @@ class Plan(BaseModel):
         if "true_groups" in fields and "true_groups" not in settings:
             settings["true_groups"] = planted_groups(setup.federation)
         body = nested(nested(setup.config, self.config), row.config)
+        own: dict[str, Any] = {
+            "algorithm": row.algorithm, "label": row.label, "settings": settings, "scenario": ref, "seed": seed,
+            "federation": setup.federation, "engine": self.engine,
+        }
+        title = f"the run {row.label or row.algorithm} on {ref}"
+        if twice := sorted(own.keys() & body.keys()):
+            raise InputError(f"{title}: {twice[0]} cannot be set here; it is what the scenario, with its options, or "
+                             "the plan says (fedclust list scenarios names the options)")
         try:
-            config = FederationConfig(algorithm=row.algorithm, label=row.label, settings=settings, scenario=ref,
-                                      seed=seed, federation=setup.federation, engine=self.engine, **body)
+            config = FederationConfig(**own, **body)
         except ValidationError as e:
-            raise InputError(f"the run {row.label or row.algorithm} on {ref}: {problems(e)}; a run has the fields: "
-                             f"{', '.join(FederationConfig.model_fields)}") from e
-        except TypeError as e:
-            raise InputError(f"the run {row.label or row.algorithm} on {ref}: {e}") from e
+            raise InputError(f"{title}: {problems(e, FederationConfig)}") from e
         config.check(setup.federation.n_clients)
         return config.resolved()
 

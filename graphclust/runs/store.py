@@ -89,6 +89,22 @@ class RunDir(Generic[R]):
         return np.load(file, allow_pickle=False) if file.exists() else None
 
 
+def runs_in(folder: Path, kind: type[R]) -> list[tuple[RunDir[R], R]]:
+    """The records, with their folders, of a benchmark's folder, of a folder of runs, or of a run's own.
+
+    The index of several runs is rebuilt. The list is empty where there is no run of that kind.
+    """
+    own = RunDir(folder, kind)
+    one = own.record()
+    if one:
+        return [(own, one)]
+    store = RunStore(folder / "runs" if (folder / "runs").is_dir() else folder, kind)
+    found = store.records()
+    if found:
+        store.reindex()
+    return found
+
+
 class RunStore(Generic[R]):
     """A folder of run folders.
 

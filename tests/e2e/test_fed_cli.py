@@ -54,6 +54,9 @@ def test_the_report_is_one_page_with_its_tables(simulated, here):
     assert "src=\"http" not in page and "<link" not in page and "<script src" not in page
     again, _ = here("report", "here", "--json", cwd=cwd)
     assert len(json.loads(again)["runs"]) == 8
+    one = next((cwd / "here/runs").glob("ifca*"))
+    alone, _ = here("report", one, "--json", cwd=cwd)
+    assert [r["algorithm"] for r in json.loads(alone)["runs"]] == ["ifca"] and (one / "report.html").is_file()
     assert {"report.html", "table.md", "table.csv", "table.tex"} <= {f.name for f in (cwd / "here").iterdir()}
 
 
@@ -188,7 +191,11 @@ def test_a_broken_file_of_a_client_is_refused_before_anything_runs(here, tmp_pat
     (["simulate", "ifca", "--scenario", SIX, "--set", "groups=2"], ["groups", "ifca has n_groups"]),
     (["simulate", "ifca", "--scenario", SIX, "--set", "n_groups=9"], ["n_groups = 9", "6 clients"]),
     (["simulate", "ifca", "--scenario", SIX, "--with", "fraction=0"], ["fraction = 0: Input should be greater than 0"]),
-    (["simulate", "ifca", "--scenario", SIX, "--with", "ratio=1"], ["ratio = 1", "has the fields:", "fraction"]),
+    (["simulate", "ifca", "--scenario", SIX, "--with", "ratio=1"], ["ratio = 1", "no such key", "fraction"]),
+    (["simulate", "ifca", "--scenario", SIX, "--with", "training.rate=1"], ["training.rate = 1: there is no such key; "
+                                                                            "training has the keys: epochs"]),
+    (["simulate", "ifca", "--scenario", SIX, "--with", "seed=3"], ["seed cannot be set here"]),
+    (["simulate", "ifca", "--scenario", SIX, "--out", "x" * 300], ["File name too long; give a place that"]),
     (["compare"], ["--scenarios"]),
     (["assign", "nowhere", "--data", "x.npz"], ["nowhere holds no trained federation", "finished fedclust run"]),
     (["report", "."], ["no federated run"]),
