@@ -48,6 +48,7 @@ class Rules:
     clusters: str
     components: str
     start: str
+    walks: str
     dim: int
     geometry: str
     bandwidth: float | str

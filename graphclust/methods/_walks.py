@@ -8,6 +8,8 @@ from sklearn.utils.extmath import randomized_svd
 
 # Rows shorter than this share of the longest are noise of the factorisation.
 SEEN = 1e-4
+# Entries of a matrix that are worked on at once in float64, to spare memory.
+BLOCK = 2**22
 
 
 def random_walks(
@@ -89,12 +91,13 @@ def factorise(counts: sp.csr_array, dim: int, seed: int) -> np.ndarray:
     too small for are 0, and so is the row of a node that meets none, or of which the dim leading directions see nothing
     (small components).
     """
-    entries = counts.tocoo()
-    i, j = entries.coords
     marginal = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    information = np.log(entries.data * marginal.sum() / (marginal[i] * marginal[j]))
-    keep = information > 0
-    matrix = sp.csr_array((information[keep].astype(np.float32), (i[keep], j[keep])), shape=counts.shape)
+    i, j = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(counts.indptr)), counts.indices
+    information = np.empty(counts.nnz, np.float32)
+    for start in range(0, counts.nnz, BLOCK):
+        at = slice(start, start + BLOCK)
+        information[at] = np.log(counts.data[at] * marginal.sum() / (marginal[i[at]] * marginal[j[at]]))
+    matrix = sp.csr_array((information.clip(0), j, counts.indptr), shape=counts.shape)
     u, s, _ = randomized_svd(matrix, min(dim, matrix.shape[0]), n_iter=3, random_state=seed)
     z = u * s
     length = np.linalg.norm(z, axis=1, keepdims=True)
