@@ -48,7 +48,6 @@ class Rules:
     clusters: str
     components: str
     start: str
-    walks: str
     dim: int
     geometry: str
     bandwidth: float | str

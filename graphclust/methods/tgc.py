@@ -28,19 +28,16 @@ from graphclust.training import Checkpoints, CollapseGuard, Epoch, Phase, StopRu
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "kernel": "decay", "attention": "masked", "time_unit": "gap", "balance": "sample", "clusters": "kmeans",
-        "components": "apart", "start": "views", "walks": "long", "node_weight": 0.1, "dim": 32, "geometry": "cosine",
+        "components": "apart", "start": "views", "node_weight": 0.1, "dim": 32, "geometry": "cosine",
         "bandwidth": "auto", "collapse_guard": 0.5,
     },
     "faithful": {
         "kernel": "growth", "attention": "padded", "time_unit": "span", "balance": "code", "clusters": "kmeans",
-        "components": "joined", "start": "static", "walks": "node2vec", "node_weight": 1.0, "dim": 128,
-        "geometry": "euclidean", "bandwidth": 1.0, "collapse_guard": 0.0,
+        "components": "joined", "start": "static", "node_weight": 1.0, "dim": 128, "geometry": "euclidean",
+        "bandwidth": 1.0, "collapse_guard": 0.0,
     },
 }
 """What an option left at None means. "faithful" is the arithmetic of the authors' public code."""
-
-WALKS: dict[str, dict[str, int]] = {"long": {"walks": 5, "walk_length": 40, "window": 40}, "node2vec": {}}
-"""Walks over the contacts that the vectors at the start are made of, where they differ from Node2Vec's own."""
 
 PART = 2**20
 """Samples of a pass after which the training loop may write a checkpoint: some seconds of work."""
@@ -111,10 +108,6 @@ class TGC(GraphClusterer):
         the events and the co-contacts (:meth:`graphclust.methods._events.Events.cocontacts`) as one graph. "views": one
         half of who meets whom, as in "static", the other of the co-contacts alone; a view that tells nothing is about
         the same for all clusters and leaves them to the other.
-    walks : {"long", "node2vec"} or None
-        Those over who meets whom in "views" and "static": 5 of 40 nodes from each node, on which any two meet, or
-        node2vec's 10 of 20, on which two meet within 10 steps. Over co-contacts they are node2vec's: longer ones blur
-        what timing tells.
     geometry : {"cosine", "euclidean"} or None
         Where clusters are compact: z / ||z||, or z (paper).
     bandwidth : float, "auto" or None
@@ -152,7 +145,6 @@ class TGC(GraphClusterer):
         "clusters": [StrOptions({"model", "kmeans"}), None],
         "components": [StrOptions({"apart", "joined"}), None],
         "start": [StrOptions({"views", "temporal", "static"}), None],
-        "walks": [StrOptions(set(WALKS)), None],
         "geometry": [StrOptions({"cosine", "euclidean"}), None],
         "bandwidth": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "collapse_guard": [Interval(Real, 0, 1, closed="left"), None],
@@ -165,8 +157,8 @@ class TGC(GraphClusterer):
         windows: int = 1, node_weight: float | None = None, batch_weight: float = 1.0, kernel: str | None = None,
         attention: str | None = None, time_unit: str | None = None, balance: str | None = None,
         clusters: str | None = None, components: str | None = None, start: str | None = None,
-        walks: str | None = None, geometry: str | None = None, bandwidth: float | str | None = None,
-        collapse_guard: float | None = None, random_state: Any = None,
+        geometry: str | None = None, bandwidth: float | str | None = None, collapse_guard: float | None = None,
+        random_state: Any = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.mode = mode
@@ -187,7 +179,6 @@ class TGC(GraphClusterer):
         self.clusters = clusters
         self.components = components
         self.start = start
-        self.walks = walks
         self.geometry = geometry
         self.bandwidth = bandwidth
         self.collapse_guard = collapse_guard
@@ -266,13 +257,12 @@ class TGC(GraphClusterer):
     def _vectors(self, stream: Stream, events: Events, rules: Rules, rng: np.random.Generator) -> np.ndarray:
         """The vectors at the start, (n, dim) float32, rows of length 1; a node that a view has none of: at random."""
         contacts, dim = stream.graph(), rules.dim
+        views = [(contacts, dim, False)]  # graph, how many columns, whether its weights count
         if rules.start == "temporal":
-            views = [(from_adjacency(contacts.adjacency + events.cocontacts()), Node2Vec(dim=dim))]
-        else:
-            second = dim // 2 if rules.start == "views" else 0
-            views = [(contacts, Node2Vec(dim=dim - second, weighted=False, **WALKS[rules.walks]))]
-            views += [(from_adjacency(events.cocontacts()), Node2Vec(dim=second))] if second else []
-        parts = [walker.embed(graph, rng) for graph, walker in views]
+            views = [(from_adjacency(contacts.adjacency + events.cocontacts()), dim, True)]
+        elif rules.start == "views" and dim > 1:
+            views = [(contacts, dim - dim // 2, False), (from_adjacency(events.cocontacts()), dim // 2, True)]
+        parts = [Node2Vec(dim=d, weighted=weighted).embed(graph, rng) for graph, d, weighted in views]
         parts = [np.where(z.any(1, keepdims=True), z, normalize(rng.standard_normal(z.shape))) for z in parts]
         return (np.hstack(parts) / np.sqrt(len(parts))).astype(np.float32)
 

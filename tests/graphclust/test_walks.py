@@ -125,6 +125,14 @@ def test_vectors_are_the_scaled_rows_of_the_leading_directions(dim):
     assert dim == 30 or np.abs(rows @ rows.T - z @ z.T).mean() < 0.01
 
 
+def test_the_matrix_is_the_same_however_many_entries_are_worked_on_at_once(monkeypatch):
+    counts = sp.random_array((30, 30), density=0.3, rng=np.random.default_rng(4), dtype=np.float32)
+    counts = sp.csr_array(counts + counts.T)
+    whole = factorise(counts, 6, 0)
+    monkeypatch.setattr("graphclust.methods._walks.BLOCK", 7)
+    np.testing.assert_array_equal(factorise(counts, 6, 0), whole)
+
+
 def test_angles_of_all_directions_are_those_of_the_matrix_itself():
     counts = symmetric(20, 1)
     m = information(counts)
