@@ -15,7 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_model(path: Path, model: type[M]) -> M:
-    """Read a YAML file into ``model``; InputError naming the file, the key and the keys there are."""
+    """Read a YAML file into ``model``; InputError naming the file, each key that is wrong, and the keys there are."""
     if not path.is_file():
         raise InputError(f"the config {path} does not exist; give a YAML file, see configs/ for examples")
     try:
@@ -23,9 +23,7 @@ def read_model(path: Path, model: type[M]) -> M:
     except yaml.YAMLError as e:
         raise InputError(f"the config {path} is not valid YAML: {e}") from e
     except ValidationError as e:
-        first = e.errors()[0]
-        where = f" at {'.'.join(map(str, first['loc']))!r}" if first["loc"] else ""
-        raise InputError(f"the config {path} is wrong{where}: {_told(first, model)}") from e
+        raise InputError(f"the config {path} is wrong: {problems(e, model)}") from e
 
 
 def problems(error: ValidationError, model: type[BaseModel] | None = None) -> str:
@@ -41,16 +39,22 @@ def _problem(p: Any, model: type[BaseModel] | None) -> str:
 
 
 def _told(p: Any, model: type[BaseModel] | None) -> str:
-    """The words of our own validators as they are, those of an unknown key with the keys that there are, or else
+    """The words of our own validators as they are, of what is about keys with the keys that there are, or else
     pydantic's."""
     own = p.get("ctx", {}).get("error")
     if isinstance(own, ValueError):
         return str(own)
-    if p["type"] != "extra_forbidden":
-        return str(p["msg"])
-    inside = _inside(model, p["loc"][:-1])
-    known = f"; {'.'.join(map(str, p['loc'][:-1])) or 'it'} has the keys: {', '.join(inside)}" if inside else ""
-    return f"there is no such key{known}"
+    match p["type"]:
+        case "extra_forbidden":
+            words, path = "there is no such key", p["loc"][:-1]
+        case "model_type":
+            words, path = "it must be keys and values", p["loc"]
+        case "missing":
+            return "it is missing"
+        case _:
+            return str(p["msg"])
+    inside = _inside(model, path)
+    return words + (f"; {'.'.join(map(str, path)) or 'it'} has the keys: {', '.join(inside)}" if inside else "")
 
 
 def _inside(model: type[BaseModel] | None, path: tuple[str | int, ...]) -> list[str]:

@@ -194,6 +194,8 @@ def test_a_broken_file_of_a_client_is_refused_before_anything_runs(here, tmp_pat
     (["simulate", "ifca", "--scenario", SIX, "--with", "ratio=1"], ["ratio = 1", "no such key", "fraction"]),
     (["simulate", "ifca", "--scenario", SIX, "--with", "training.rate=1"], ["training.rate = 1: there is no such key; "
                                                                             "training has the keys: epochs"]),
+    (["simulate", "ifca", "--scenario", SIX, "--with", "training=3"], ["training = 3: it must be keys and values; "
+                                                                       "training has the keys: epochs"]),
     (["simulate", "ifca", "--scenario", SIX, "--with", "seed=3"], ["seed cannot be set here"]),
     (["simulate", "ifca", "--scenario", SIX, "--out", "x" * 300], ["File name too long; give a place that"]),
     (["compare"], ["--scenarios"]),

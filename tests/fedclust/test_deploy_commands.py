@@ -131,7 +131,7 @@ def test_what_a_run_cannot_be(kit, cli):
     with pytest.raises(InputError, match="legacy API only"):
         cli("run", str(kit.run), "--dry-run")
     file.write_text(file.read_text().replace("secure_aggregation: true", "secure: true"))
-    with pytest.raises(InputError, match=r"wrong at 'secure'.*it has the keys"):
+    with pytest.raises(InputError, match=r"wrong: secure = True: there is no such key; it has the keys"):
         cli("run", str(kit.run), "--dry-run")
     file.write_text(file.read_text().replace("secure: true\n", ""))
     with pytest.raises(InputError, match="n_groups = 2"):

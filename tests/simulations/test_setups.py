@@ -179,7 +179,7 @@ def test_clients_whose_samples_were_given_another_shape_are_refused(tmp_path):
      "error: settings of hierarchical: linkage ward needs distance euclidean"),
     (["simulate", "fedavg", "--scenario", "digits-3shift", "--out", "file"], "the output folder file is a file"),
     (["partition", "digits-3shift:n_clients=2", "--out", "file/x"], "error: file: File exists; give a place"),
-    (["partition", "nothing.yaml"], "error: the config nothing.yaml is wrong: Input should be a valid dictionary"),
+    (["partition", "nothing.yaml"], "error: the config nothing.yaml is wrong: it must be keys and values; it has"),
 ])
 def test_bad_input_is_one_line_that_names_it(words, told, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
