@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -14,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphclust import __version__
-from graphclust.graph import DivergenceError, InputError
-from graphclust.options import Json, Set, cell, emit, params, print_rows
+from graphclust.graph import InputError
+from graphclust.options import Json, Set, cell, emit, errors_in_one_line, params, print_rows
 
 app = typer.Typer(
     help="Cluster the nodes of a graph, compare methods honestly, trust every number.",
@@ -360,12 +359,7 @@ def info(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: bad input ends with one line on stderr and exit code 2, training that diverges with one and code 1;
-    anything else is a bug and shows itself."""
-    from pydantic import ValidationError
-
-    from graphclust.atomic import NOT_WRITABLE
-    from graphclust.config_file import problems
+    """Entry point; see :func:`graphclust.options.errors_in_one_line`."""
     from graphclust.data.cli import app as data_app
     from graphclust.privacy import cli as privacy
     from graphclust.privacy.audit_cli import audit
@@ -373,17 +367,5 @@ def main() -> None:
     for command in (privacy.predict, privacy.budget, audit):
         app.command()(command)
     app.add_typer(data_app, name="data", help="List, fetch, inspect and convert data sets.")
-    try:
+    with errors_in_one_line():
         app()
-    except (InputError, ValidationError) as e:
-        typer.echo(f"error: {problems(e) if isinstance(e, ValidationError) else e}", err=True)
-        sys.exit(2)
-    except OSError as e:
-        if e.errno not in NOT_WRITABLE:
-            raise
-        place = e.filename2 or e.filename
-        typer.echo(f"error: {f'{place}: ' if place else ''}{e.strerror}; give a place that can be written", err=True)
-        sys.exit(2)
-    except DivergenceError as e:
-        typer.echo(f"error: {e}", err=True)
-        sys.exit(1)

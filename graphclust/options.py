@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 import yaml
 
 from graphclust.data.reference import parse_value
-from graphclust.graph import InputError
+from graphclust.graph import DivergenceError, InputError
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="A parameter, a=b; repeatable.", metavar="A=B")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
@@ -28,6 +30,34 @@ def params(pairs: list[str] | None) -> dict[str, Any]:
         except yaml.YAMLError as e:
             raise InputError(f"--set {pair!r}: the value is not YAML") from e
     return values
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Bad input, and a place that cannot be written, end with one line on stderr and exit code 2, training that
+    diverges with one and code 1; anything else is a bug and shows itself."""
+    from pydantic import ValidationError
+
+    from graphclust.atomic import NOT_WRITABLE
+    from graphclust.config_file import problems
+
+    try:
+        yield
+    except InputError as e:
+        told, code = str(e), 2
+    except ValidationError as e:
+        told, code = problems(e), 2
+    except DivergenceError as e:
+        told, code = str(e), 1
+    except OSError as e:
+        if e.errno not in NOT_WRITABLE:
+            raise
+        place = e.filename2 or e.filename
+        told, code = f"{f'{place}: ' if place else ''}{e.strerror}; give a place that can be written", 2
+    else:
+        return
+    typer.echo(f"error: {told}", err=True)
+    sys.exit(code)
 
 
 def emit(document: Any, as_json: bool, show: Callable[[], None]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from fedclust.deploy.cli import deploy_app
 from graphclust.graph import InputError
-from graphclust.options import Json, Set, cell, emit, params, print_rows
+from graphclust.options import Json, Set, cell, emit, errors_in_one_line, params, print_rows
 
 app = typer.Typer(
     help="Federations whose clients are grouped because one model cannot serve them all.",
@@ -317,20 +316,9 @@ app.add_typer(deploy_app(Path(__file__).parent / "flower_app", _declaration), na
 
 
 def main() -> None:
-    """Entry point: bad input ends with one line on stderr and exit code 2; anything else is a bug and shows itself."""
+    """Entry point; see :func:`graphclust.options.errors_in_one_line`."""
     from fedclust.flwr_compat import apply_environment
-    from graphclust.atomic import NOT_WRITABLE
-    from graphclust.config_file import problems
 
     apply_environment()
-    try:
+    with errors_in_one_line():
         app()
-    except (InputError, ValidationError) as e:
-        typer.echo(f"error: {problems(e) if isinstance(e, ValidationError) else e}", err=True)
-        sys.exit(2)
-    except OSError as e:
-        if e.errno not in NOT_WRITABLE:
-            raise
-        place = e.filename2 or e.filename
-        typer.echo(f"error: {f'{place}: ' if place else ''}{e.strerror}; give a place that can be written", err=True)
-        sys.exit(2)
